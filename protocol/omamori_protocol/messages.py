@@ -1,0 +1,121 @@
+"""What a box says: heartbeat, state, event; and the announcement of a feed.
+
+What may leave the box is an allow-list (requirement R103): these fields and nothing else. Addresses, names of hosts
+and rules are in it; contents of mails and files are not, and no field could carry them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from .record import Choice, Octets, Record, Text, UInt, wire
+from .vocabulary import (
+    Action,
+    Direction,
+    EngineState,
+    EventKind,
+    FeedState,
+    Function,
+    Presence,
+    Severity,
+    Slot,
+)
+
+_U64 = 2**63 - 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Heartbeat(Record):
+    """Sign of life, every 60 s, QoS 0.
+
+    `sent_s` is Unix time in seconds, `uptime_s` seconds since power-on. Memory in KiB. `uninspected_s` is how many
+    seconds since power-on traffic passed without inspection.
+    """
+
+    MAX_BYTES = 512
+
+    boot: int = wire(1, UInt())
+    seq: int = wire(2, UInt())
+    sent_s: int = wire(3, UInt(_U64))
+    uptime_s: int = wire(4, UInt())
+    firmware: str = wire(5, Text(32))
+    slot: Slot = wire(6, Choice(Slot))
+    feed_serial: int = wire(7, UInt())
+    feed_state: FeedState = wire(8, Choice(FeedState))
+    engine: EngineState = wire(9, Choice(EngineState))
+    agent_rss_kib: int = wire(10, UInt())
+    memory_available_kib: int = wire(11, UInt())
+    spool_depth: int = wire(12, UInt())
+    uninspected_s: int = wire(13, UInt(), default=0)
+    inspected_packets: int = wire(14, UInt(_U64), default=0)
+    bypassed_packets: int = wire(15, UInt(_U64), default=0)
+    blocked_packets: int = wire(16, UInt(_U64), default=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class State(Record):
+    """Retained description of a box, QoS 1; its offline twin is the connection's will.
+
+    `session` binds a will to the connection it belongs to: a late will never overwrites a newer birth.
+    """
+
+    MAX_BYTES = 1024
+
+    session: bytes = wire(1, Octets(8))
+    presence: Presence = wire(2, Choice(Presence))
+    boot: int = wire(3, UInt())
+    since_s: int = wire(4, UInt(_U64))
+    model: str = wire(5, Text(32))
+    firmware: str = wire(6, Text(32))
+    flavour: str = wire(7, Text(16))
+    slot: Slot = wire(8, Choice(Slot))
+    feed_serial: int = wire(9, UInt())
+    feed_state: FeedState = wire(10, Choice(FeedState))
+    feed_reason: str | None = wire(11, Text(300), default=None)
+    certificate_expires_s: int | None = wire(12, UInt(_U64), default=None)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Event(Record):
+    """Something that happened, QoS 1, kept on the box until the broker has it.
+
+    Unique by (device, `boot`, `seq`). `at_ms` is Unix time in milliseconds. `count` says how many occurrences this
+    event stands for. Which optional fields are present depends on `kind`:
+
+    * alert: function, direction, severity, action, terminal_ip/terminal_mac, destination, rule …
+    * feed: feed_serial, feed_state, text (the reason)
+    * system: text
+    """
+
+    MAX_BYTES = 2048
+
+    boot: int = wire(1, UInt())
+    seq: int = wire(2, UInt(_U64))
+    at_ms: int = wire(3, UInt(_U64))
+    kind: EventKind = wire(4, Choice(EventKind))
+    severity: Severity = wire(5, Choice(Severity), default=Severity.ONE)
+    function: Function | None = wire(6, Choice(Function), default=None)
+    direction: Direction | None = wire(7, Choice(Direction), default=None)
+    action: Action | None = wire(8, Choice(Action), default=None)
+    terminal_ip: str | None = wire(9, Text(45), default=None)
+    terminal_mac: bytes | None = wire(10, Octets(6), default=None)
+    destination: str | None = wire(11, Text(255), default=None)
+    remote_ip: str | None = wire(12, Text(45), default=None)
+    remote_port: int | None = wire(13, UInt(65535), default=None)
+    protocol: str | None = wire(14, Text(16), default=None)
+    rule_id: int | None = wire(15, UInt(), default=None)
+    rule: str | None = wire(16, Text(200), default=None)
+    category: str | None = wire(17, Text(40), default=None)
+    count: int = wire(18, UInt(), default=1)
+    feed_serial: int | None = wire(19, UInt(), default=None)
+    feed_state: FeedState | None = wire(20, Choice(FeedState), default=None)
+    text: str | None = wire(21, Text(300), default=None)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FeedAnnouncement(Record):
+    """Hint that a feed serial is published; unsigned, so it only says "look now"."""
+
+    MAX_BYTES = 64
+
+    serial: int = wire(1, UInt())

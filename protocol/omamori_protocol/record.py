@@ -1,0 +1,157 @@
+"""Messages as CBOR maps with integer keys, described once.
+
+A message is a frozen dataclass whose fields carry `wire(key, kind)`. Key 0 is the schema version. Unknown keys are
+ignored (a newer sender may add some), a missing key takes the field's default or is an error, a value of the wrong
+type or outside its bound is always an error. The CDDL twin of every message stands in `protocol/omamori.cddl`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Protocol, Self, cast
+
+from . import cbor
+from .errors import MalformedError, OversizeError, UnknownVersionError
+from .vocabulary import WireEnum
+
+
+class Kind(Protocol):
+    """How one field looks on the wire."""
+
+    def to_wire(self, value: Any) -> Any:
+        """Return the plain value to encode."""
+
+    def from_wire(self, value: Any) -> Any:
+        """Return the field's value; raise `MalformedError` or `OversizeError`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class UInt:
+    """An integer 0..`maximum`."""
+
+    maximum: int = 2**32 - 1
+
+    def to_wire(self, value: Any) -> Any:
+        """Clamp nothing: a sender's mistake must show in its own tests."""
+        return self.from_wire(value)
+
+    def from_wire(self, value: Any) -> Any:
+        """Check type and range."""
+        if type(value) is not int:
+            raise MalformedError(f"expected an integer, got {type(value).__name__}")
+        if not 0 <= value <= self.maximum:
+            raise MalformedError(f"integer {value} is outside 0..{self.maximum}")
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """Text of at most `maximum` characters; control characters are refused."""
+
+    maximum: int
+
+    def to_wire(self, value: Any) -> Any:
+        """Check as on the way in."""
+        return self.from_wire(value)
+
+    def from_wire(self, value: Any) -> Any:
+        """Check type, length and characters."""
+        if not isinstance(value, str):
+            raise MalformedError(f"expected text, got {type(value).__name__}")
+        if len(value) > self.maximum:
+            raise OversizeError(f"text of {len(value)} characters, allowed {self.maximum}", limit=self.maximum)
+        if any(ord(char) < 0x20 or ord(char) == 0x7F for char in value):
+            raise MalformedError("text with control characters")
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Octets:
+    """Bytes of exactly `length`."""
+
+    length: int
+
+    def to_wire(self, value: Any) -> Any:
+        """Check as on the way in."""
+        return self.from_wire(value)
+
+    def from_wire(self, value: Any) -> Any:
+        """Check type and length."""
+        if not isinstance(value, bytes) or len(value) != self.length:
+            raise MalformedError(f"expected {self.length} bytes")
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """A member of a closed choice."""
+
+    enum: type[WireEnum]
+
+    def to_wire(self, value: Any) -> Any:
+        """Return the member's number."""
+        return int(self.enum(value))
+
+    def from_wire(self, value: Any) -> Any:
+        """Return the member."""
+        if type(value) is not int:
+            raise MalformedError(f"expected a number of {self.enum.__name__}")
+        try:
+            return self.enum(value)
+        except ValueError as err:
+            raise MalformedError(f"{value} is not a {self.enum.__name__}") from err
+
+
+def wire(key: int, kind: Kind, **default: Any) -> Any:
+    """Declare a dataclass field that travels under `key`."""
+    return dataclasses.field(metadata={"key": key, "kind": kind}, **default)
+
+
+class Record:
+    """Base of all messages; subclasses are frozen dataclasses with `wire` fields.
+
+    Class attributes:
+        VERSION: Schema version written under key 0 and the only one accepted.
+        MAX_BYTES: Largest encoded message that is looked at.
+    """
+
+    VERSION = 1
+    MAX_BYTES = 4096
+
+    def encode(self) -> bytes:
+        """Return the message as deterministic CBOR; fields that are None stay out."""
+        body: dict[int, Any] = {0: self.VERSION}
+        for item in dataclasses.fields(cast(Any, self)):
+            value = getattr(self, item.name)
+            if value is not None:
+                body[item.metadata["key"]] = item.metadata["kind"].to_wire(value)
+        return cbor.encode(body)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Read a message.
+
+        Raises:
+            OversizeError: Longer than `MAX_BYTES`, or a part of it beyond its bound.
+            UnknownVersionError: Key 0 is not `VERSION`.
+            MalformedError: Not such a message.
+        """
+        body = cbor.decode(data, max_bytes=cls.MAX_BYTES)
+        if not isinstance(body, dict):
+            raise MalformedError(f"{cls.__name__}: expected a map")
+        if body.get(0) != cls.VERSION:
+            raise UnknownVersionError(cls.__name__, body.get(0))
+        values: dict[str, Any] = {}
+        for item in dataclasses.fields(cast(Any, cls)):
+            key = item.metadata["key"]
+            if key not in body:
+                if item.default is dataclasses.MISSING:
+                    raise MalformedError(f"{cls.__name__}: {item.name} (key {key}) is missing")
+                continue
+            try:
+                values[item.name] = item.metadata["kind"].from_wire(body[key])
+            except OversizeError as err:
+                raise OversizeError(f"{cls.__name__}.{item.name}: {err}", limit=err.limit) from err
+            except MalformedError as err:
+                raise MalformedError(f"{cls.__name__}.{item.name}: {err}") from err
+        return cls(**values)

@@ -1,0 +1,109 @@
+"""Closed choices that cross a process or a machine, with their numbers on the wire.
+
+Numbers are assigned once and never reused; the words are those of docs/glossary.md.
+What a customer reads ("危険サイト") is the cloud's business, not this module's.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class WireEnum(IntEnum):
+    """A closed choice: an integer on the wire, a lower-case word (with hyphens) in JSON and rule metadata."""
+
+    @property
+    def word(self) -> str:
+        """The choice as a word, for example ``dangerous-site``."""
+        return self.name.lower().replace("_", "-")
+
+    @classmethod
+    def from_word(cls, word: str) -> WireEnum:
+        """Return the choice that `word` names.
+
+        Raises:
+            ValueError: No choice of this enumeration has that name.
+        """
+        for member in cls:
+            if member.word == word:
+                return member
+        raise ValueError(f"{word!r} is not one of {', '.join(member.word for member in cls)}")
+
+
+class Function(WireEnum):
+    """Security function that raised an alert (requirement R91)."""
+
+    VIRUS = 1
+    IPS = 2
+    DANGEROUS_SITE = 3
+    CATEGORY = 4
+    APPLICATION = 5
+    BEHAVIOUR = 6
+    FIREWALL = 7
+
+
+class Direction(WireEnum):
+    """Which way the offending traffic went, seen from the office."""
+
+    IN = 1
+    OUT = 2
+
+
+class Severity(WireEnum):
+    """How urgent it is for the customer: one, two or three stars (design, section 6)."""
+
+    ONE = 1
+    TWO = 2
+    THREE = 3
+
+    @property
+    def stars(self) -> str:
+        """The severity as the customer sees it, for example ``★★``."""
+        return "★" * self.value
+
+
+class Action(WireEnum):
+    """What the box did with the traffic."""
+
+    BLOCKED = 1
+    LOGGED = 2
+
+
+class Slot(WireEnum):
+    """Firmware slot the box runs from."""
+
+    A = 1
+    B = 2
+
+
+class EngineState(WireEnum):
+    """State of the inspection engine as the engine itself tells."""
+
+    DOWN = 0
+    STARTING = 1
+    INSPECTING = 2
+
+
+class FeedState(WireEnum):
+    """How the last attempt to take a feed ended."""
+
+    NONE = 0
+    ACTIVE = 1
+    REFUSED = 2
+    ROLLED_BACK = 3
+    STALE = 4
+
+
+class EventKind(WireEnum):
+    """What an event tells."""
+
+    ALERT = 1
+    FEED = 2
+    SYSTEM = 3
+
+
+class Presence(WireEnum):
+    """Whether a box is connected to the broker."""
+
+    OFFLINE = 0
+    ONLINE = 1
