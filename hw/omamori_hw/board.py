@@ -1,0 +1,257 @@
+"""Board descriptions: one TOML file per board, parsed and validated once.
+
+A board says what the image needs to know about a machine (architecture, consoles, ports, modules, sizes). It
+does not say what the software does with it, and this module never looks at the machine it runs on.
+
+Rules:
+- An unknown key, a missing key or a wrong type is an error that names the file and the key.
+- Names of modules, interfaces and consoles are checked, because they end up in scripts and command lines.
+"""
+
+import re
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from omamori_hw.errors import BoardError
+
+FORMAT = 1
+MAX_BOARD_BYTES = 64 * 1024
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+_MODEL = re.compile(r"[A-Z0-9][A-Z0-9-]{0,31}")
+_MODULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_CONSOLE = re.compile(r"tty[A-Z]{1,4}[0-9]{1,3}(,[0-9]{4,7})?")
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,63}")
+_ARGUMENT = re.compile(r"[A-Za-z0-9_.-]+(=[A-Za-z0-9_.,:/-]*)?")
+
+
+@dataclass(frozen=True)
+class Platform:
+    """Processor, boot firmware, consoles and kernel."""
+
+    arch: str
+    firmware: str
+    console: str
+    shell_console: str
+    kernel_package: str
+    kernel_arguments: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Network ports in the order of their PCI addresses."""
+
+    minimum: int
+    maximum: int
+    roles: tuple[str, ...]
+
+    def name(self, position: int) -> str:
+        """Return the interface name of the port at a position.
+
+        Args:
+            position: Place in PCI order, counted from zero.
+        """
+        return self.roles[0] if position == 0 else f"{self.roles[1]}{position}"
+
+    def role(self, position: int) -> str:
+        """Return the role, `wan` or `lan`, of the port at a position counted from zero."""
+        return self.roles[0] if position == 0 else self.roles[1]
+
+
+@dataclass(frozen=True)
+class Radio:
+    """The Wi-Fi radio, if there is one."""
+
+    present: bool
+    interface: str
+
+
+@dataclass(frozen=True)
+class WatchdogTimer:
+    """The hardware watchdog and how long it waits (seconds)."""
+
+    device: str
+    runtime_s: int
+    reboot_s: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the machine must offer at least (MiB)."""
+
+    memory_minimum_mib: int
+    memory_recommended_mib: int
+    disk_minimum_mib: int
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Partition sizes (MiB)."""
+
+    slot_mib: int
+    root_mib: int
+    verity_mib: int
+    data_mib: int
+
+    @property
+    def total_mib(self) -> int:
+        """Size of the whole disk, with one MiB at each end for the partition tables."""
+        return 2 + 2 * (self.slot_mib + self.root_mib + self.verity_mib) + self.data_mib
+
+
+@dataclass(frozen=True)
+class Modules:
+    """Kernel modules, by where they are needed. Their dependencies follow by themselves."""
+
+    initrd: tuple[str, ...]
+    initrd_load: tuple[str, ...]
+    root: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Board:
+    """One validated board description."""
+
+    name: str
+    model: str
+    description: str
+    platform: Platform
+    ports: Ports
+    radio: Radio
+    watchdog: WatchdogTimer
+    limits: Limits
+    disk: Disk
+    modules: Modules
+
+
+def load_board(directory: Path) -> Board:
+    """Read the description of one board.
+
+    Args:
+        directory: `hw/boards/<board>`; its name must be the board's name.
+
+    Raises:
+        BoardError: The file is absent, too large, not TOML, or its content is not acceptable.
+    """
+    path = directory / "board.toml"
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(MAX_BOARD_BYTES + 1)
+    except OSError as err:
+        raise BoardError(str(path), f"cannot be read ({err.strerror})") from err
+    if len(raw) > MAX_BOARD_BYTES:
+        raise BoardError(str(path), f"larger than {MAX_BOARD_BYTES} bytes")
+    board = parse_board(raw, where=path.name)
+    if board.name != directory.name:
+        raise BoardError(str(path), f"describes {board.name!r} but lies in {directory.name!r}")
+    return board
+
+
+def list_boards(boards: Path) -> list[str]:
+    """Return the names of the boards described under a directory."""
+    return sorted(path.parent.name for path in boards.glob("*/board.toml"))
+
+
+def parse_board(raw: bytes, *, where: str = "board.toml") -> Board:
+    """Turn the bytes of a board description into a `Board`.
+
+    Raises:
+        BoardError: Not UTF-8 TOML, an unknown or missing key, a wrong type, or a value out of its range.
+    """
+    try:
+        document = tomllib.loads(raw.decode("utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as err:
+        raise BoardError(where, f"not a TOML file ({err})") from err
+    if document.pop("format", None) != FORMAT:
+        raise BoardError(f"{where}: format", f"must be {FORMAT}")
+    sections = {
+        "platform": Platform,
+        "ports": Ports,
+        "radio": Radio,
+        "watchdog": WatchdogTimer,
+        "limits": Limits,
+        "disk": Disk,
+        "modules": Modules,
+    }
+    parts: dict[str, Any] = {}
+    for key, kind in sections.items():
+        section = document.pop(key, None)
+        if not isinstance(section, dict):
+            raise BoardError(f"{where}: [{key}]", "is missing")
+        parts[key] = _section(kind, section, f"{where}: {key}")
+    for key in ("name", "model", "description"):
+        value = document.pop(key, None)
+        if not isinstance(value, str) or not value:
+            raise BoardError(f"{where}: {key}", "must be a text")
+        parts[key] = value
+    if document:
+        raise BoardError(where, f"unknown key {sorted(document)[0]!r}")
+    board = Board(**parts)
+    _validate(board, where)
+    return board
+
+
+def _section(kind: Any, values: dict[str, Any], where: str) -> Any:  # noqa: ANN401 - one reader for all sections
+    known = {field.name: field.type for field in fields(kind)}
+    for key in values:
+        if key not in known:
+            raise BoardError(f"{where}.{key}", "unknown key")
+    converted: dict[str, Any] = {}
+    for key, wanted in known.items():
+        if key not in values:
+            raise BoardError(f"{where}.{key}", "is missing")
+        converted[key] = _value(wanted, values[key], f"{where}.{key}")
+    return kind(**converted)
+
+
+def _value(wanted: Any, value: Any, where: str) -> Any:  # noqa: ANN401 - values come straight from TOML
+    if get_origin(wanted) is tuple:
+        item = get_args(wanted)[0]
+        if not isinstance(value, list) or any(type(entry) is not item for entry in value):
+            raise BoardError(where, f"must be a list of {item.__name__}")
+        return tuple(value)
+    if type(value) is not wanted:
+        raise BoardError(where, f"must be of type {wanted.__name__}")
+    return value
+
+
+def _validate(board: Board, where: str) -> None:
+    _match(_NAME, [board.name], f"{where}: name")
+    _match(_MODEL, [board.model], f"{where}: model")
+    if board.platform.arch not in {"x86_64", "aarch64"}:
+        raise BoardError(f"{where}: platform.arch", f"unknown architecture {board.platform.arch!r}")
+    if board.platform.firmware != "uefi":
+        raise BoardError(f"{where}: platform.firmware", f"unknown boot firmware {board.platform.firmware!r}")
+    _match(_CONSOLE, [board.platform.console, board.platform.shell_console], f"{where}: platform.console")
+    _match(_PACKAGE, [board.platform.kernel_package], f"{where}: platform.kernel_package")
+    _match(_ARGUMENT, board.platform.kernel_arguments, f"{where}: platform.kernel_arguments")
+    _match(_NAME, [*board.ports.roles, board.radio.interface], f"{where}: ports.roles")
+    if len(board.ports.roles) != 2 or not 2 <= board.ports.minimum <= board.ports.maximum <= 32:
+        raise BoardError(f"{where}: ports", "needs two roles and 2 <= minimum <= maximum <= 32")
+    for key in ("initrd", "initrd_load", "root"):
+        names = getattr(board.modules, key)
+        _match(_MODULE, names, f"{where}: modules.{key}")
+        if len(set(names)) != len(names):
+            raise BoardError(f"{where}: modules.{key}", "names a module twice")
+    missing = set(board.modules.initrd_load) - set(board.modules.initrd)
+    if missing:
+        raise BoardError(f"{where}: modules.initrd_load", f"{sorted(missing)[0]!r} is not in modules.initrd")
+    if not board.watchdog.device.startswith("/dev/") or board.watchdog.runtime_s < 10 or board.watchdog.reboot_s < 10:
+        raise BoardError(f"{where}: watchdog", "needs a device under /dev and times of at least 10 s")
+    sizes = [getattr(board.disk, field.name) for field in fields(board.disk)]
+    sizes += [getattr(board.limits, field.name) for field in fields(board.limits)]
+    if any(not 1 <= size <= 1 << 20 for size in sizes):
+        raise BoardError(f"{where}: disk", "sizes are MiB between 1 and 1048576")
+    # Verity needs 32 bytes of hash for each 4096-byte block, plus the levels above: 1/127 of the data.
+    if board.disk.verity_mib * 127 < board.disk.root_mib:
+        raise BoardError(f"{where}: disk.verity_mib", "too small for the hash tree of root_mib")
+    if board.disk.total_mib > board.limits.disk_minimum_mib:
+        raise BoardError(f"{where}: disk", f"needs {board.disk.total_mib} MiB, more than limits.disk_minimum_mib")
+
+
+def _match(pattern: re.Pattern[str], values: Sequence[str], where: str) -> None:
+    for value in values:
+        if not pattern.fullmatch(value):
+            raise BoardError(where, f"{value!r} is not an acceptable name")
