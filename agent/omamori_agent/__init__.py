@@ -1,0 +1,1 @@
+"""The daemon on the box: engine, feed, link, identity, health."""

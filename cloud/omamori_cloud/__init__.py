@@ -1,0 +1,1 @@
+"""Ingest, store and pages for what the boxes report."""

@@ -1,0 +1,1 @@
+"""Keys, TUF repository, device CA, publishing."""

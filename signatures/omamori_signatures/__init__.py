@@ -1,0 +1,1 @@
+"""Threat feed: sources, parsers, policy, compiler, pack."""

@@ -1,0 +1,1 @@
+"""The lab: an office, a box and an internet on one machine."""
