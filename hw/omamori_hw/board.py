@@ -187,13 +187,13 @@ def parse_board(raw: bytes, *, where: str = "board.toml") -> Board:
             raise BoardError(f"{where}: {key}", "must be a text")
         parts[key] = value
     if document:
-        raise BoardError(where, f"unknown key {sorted(document)[0]!r}")
+        raise BoardError(where, f"unknown key {min(document)!r}")
     board = Board(**parts)
     _validate(board, where)
     return board
 
 
-def _section(kind: Any, values: dict[str, Any], where: str) -> Any:  # noqa: ANN401 - one reader for all sections
+def _section(kind: Any, values: dict[str, Any], where: str) -> Any:
     known = {field.name: field.type for field in fields(kind)}
     for key in values:
         if key not in known:
@@ -206,7 +206,7 @@ def _section(kind: Any, values: dict[str, Any], where: str) -> Any:  # noqa: ANN
     return kind(**converted)
 
 
-def _value(wanted: Any, value: Any, where: str) -> Any:  # noqa: ANN401 - values come straight from TOML
+def _value(wanted: Any, value: Any, where: str) -> Any:
     if get_origin(wanted) is tuple:
         item = get_args(wanted)[0]
         if not isinstance(value, list) or any(type(entry) is not item for entry in value):
@@ -237,7 +237,7 @@ def _validate(board: Board, where: str) -> None:
             raise BoardError(f"{where}: modules.{key}", "names a module twice")
     missing = set(board.modules.initrd_load) - set(board.modules.initrd)
     if missing:
-        raise BoardError(f"{where}: modules.initrd_load", f"{sorted(missing)[0]!r} is not in modules.initrd")
+        raise BoardError(f"{where}: modules.initrd_load", f"{min(missing)!r} is not in modules.initrd")
     if not board.watchdog.device.startswith("/dev/") or board.watchdog.runtime_s < 10 or board.watchdog.reboot_s < 10:
         raise BoardError(f"{where}: watchdog", "needs a device under /dev and times of at least 10 s")
     sizes = [getattr(board.disk, field.name) for field in fields(board.disk)]
