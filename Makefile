@@ -1,0 +1,55 @@
+# Omamori. `make` alone prints this help. Everything a target needs, it installs or builds itself.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+PY := .venv/bin/python
+KEYS := build/keys
+ARGS ?=
+
+.PHONY: help setup run test test-fast check format lock image keys bench clean distclean
+
+help: ## this list
+	@printf 'Omamori: firmware, agent, feeds and cloud of a bridge-mode security appliance\n\n'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@printf '\nExamples\n  make run                      the lab: an office, the box and an internet; stays until Ctrl-C\n'
+	@printf "  make run ARGS='--once --json result.json'\n  make test ARGS='-k gate'\n"
+
+setup: ## make a fresh Debian 12 machine (root) ready: packages, .venv
+	@sh tools/setup.sh
+
+run: setup ## build everything, start the lab, play the scenes, show the page
+	@exec .venv/bin/omamori-lab run $(ARGS)
+
+test: setup check ## linters, then every test (builds the image, boots it)
+	@$(PY) -m pytest $(ARGS)
+
+test-fast: setup ## tests without root, image and QEMU
+	@$(PY) -m pytest -m 'not root and not image and not system and not browser' $(ARGS)
+
+check: setup ## ruff and mypy
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check -q .
+	@.venv/bin/mypy
+
+format: setup ## reformat the Python code
+	@.venv/bin/ruff format .
+	@.venv/bin/ruff check --fix .
+
+keys: setup ## development keys in build/keys, once
+	@[ -d $(KEYS) ] || .venv/bin/omamori-ota keys init $(KEYS)
+
+image: keys ## build the release image for board x86_64-uefi
+	@.venv/bin/omamori-image build --trust $(KEYS)/trust --secureboot-key $(KEYS)/secureboot/db.key \
+	  --out build/image/release $(ARGS)
+
+bench: setup ## measure; writes docs/benchmarks/*.json and docs/benchmarks.md
+	@.venv/bin/omamori-lab bench $(ARGS)
+
+lock: setup ## renew the hash locks of the Python dependencies (ARGS=--upgrade for newest)
+	@tools/lock.sh $(ARGS)
+
+clean: ## remove what was built here (keys and caches stay)
+	@rm -rf build/image build/lab .mypy_cache .ruff_cache .hypothesis pytest-embedded
+	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
+
+distclean: clean ## also remove .venv and the development keys
+	@rm -rf build .venv *.egg-info
