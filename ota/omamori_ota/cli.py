@@ -1,0 +1,246 @@
+"""Command line `omamori-ota`: arguments in, one call, a line or JSON out.
+
+Nothing is decided here. Errors of this package become ``error:`` and ``hint:`` on stderr and exit status 1; wrong
+usage is 2, Ctrl-C is 130.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import signal
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from omamori_protocol.errors import ProtocolError
+from omamori_protocol.topics import check_channel
+
+from . import announcement, keys, packs, pki
+from .announcement import BrokerAddress
+from .clock import parse_duration, system_clock
+from .errors import OtaError, RejectedError
+from .keys import KeyDirectory
+from .repository import Published, Repository, RepositoryStatus
+from .roles import Lifetimes
+
+
+def _json(value: object) -> None:
+    def plain(item: object) -> object:
+        if isinstance(item, datetime):
+            return item.strftime("%Y-%m-%dT%H:%M:%SZ")
+        raise TypeError(type(item).__name__)
+
+    print(json.dumps(value, indent=2, default=plain))
+
+
+def _published(done: Published, *, as_json: bool) -> None:
+    if as_json:
+        _json(dataclasses.asdict(done))
+        return
+    if done.serial:
+        print(f"published feed channel={done.channel} serial={done.serial}")
+    print("signed " + " ".join(f"{role}={version}" for role, version in done.versions.items()))
+
+
+def _keys_init(options: argparse.Namespace) -> None:
+    made = keys.init(options.dir, system_clock, Lifetimes.parse(options.expires))
+    print(f"keys in {made.path}; public part for the image in {made.path / 'trust'}")
+    print("These are development keys: all of them in one place, without passphrases.")
+
+
+def _repository(options: argparse.Namespace) -> Repository:
+    return Repository(options.repo, KeyDirectory(options.keys), system_clock, Lifetimes.parse(options.expires))
+
+
+def _repository_init(options: argparse.Namespace) -> None:
+    _published(_repository(options).init(), as_json=options.json)
+
+
+def _broker(options: argparse.Namespace) -> BrokerAddress | None:
+    if options.announce is None:
+        return None
+    if options.tls_dir is None:
+        raise RejectedError("--announce needs --tls-dir", hint="omamori-ota pki client KEYS DIR --name publisher")
+    broker = BrokerAddress.parse(options.announce, options.tls_dir)
+    broker.tls_context()  # before anything is published: a wrong directory is noticed now
+    return broker
+
+
+def _publish_feed(options: argparse.Namespace) -> None:
+    broker = _broker(options)
+    done = _repository(options).publish_feed(packs.read_pack(options.pack), check_channel(options.channel))
+    _published(done, as_json=options.json)
+    if broker is not None:
+        announcement.announce(broker, done.channel, done.serial)
+
+
+def _announce(options: argparse.Namespace) -> None:
+    broker = _broker(options)
+    channel = check_channel(options.channel)
+    serials = {feed.channel: feed.serial for feed in _repository(options).status().feeds}
+    if channel not in serials:
+        raise RejectedError(f"nothing is published for the channel {channel!r}")
+    if broker is not None:
+        announcement.announce(broker, channel, serials[channel])
+    print(f"announced feed channel={channel} serial={serials[channel]}")
+
+
+def _refresh(options: argparse.Namespace) -> None:
+    _published(_repository(options).refresh(is_offline_included=options.offline), as_json=options.json)
+
+
+def _status(options: argparse.Namespace) -> None:
+    now = system_clock()
+    status = _repository(options).status()
+    if options.json:
+        body: dict[str, Any] = dataclasses.asdict(status)
+        for role in body["roles"]:
+            role["expired"] = now >= role["expires"]
+        _json(body)
+        return
+    _print_status(status, now)
+
+
+def _print_status(status: RepositoryStatus, now: datetime) -> None:
+    for role in status.roles:
+        left = role.expires - now
+        state = "EXPIRED" if left.total_seconds() <= 0 else f"{left.days} d {left.seconds // 3600} h left"
+        expires = role.expires.strftime("%Y-%m-%d %H:%M:%SZ")
+        print(
+            f"{role.role:<10} version {role.version:<6} {role.threshold} of {role.keys} keys  until {expires} ({state})"
+        )
+    for feed in status.feeds:
+        print(f"feed {feed.channel}: serial {feed.serial}, {feed.length} bytes, sha256 {feed.sha256}")
+
+
+def _pki_server(options: argparse.Namespace) -> None:
+    pki.issue_server(
+        KeyDirectory(options.keys),
+        options.out,
+        options.name,
+        system_clock,
+        lifetime=parse_duration(options.lifetime),
+        replace=options.replace,
+    )
+    print(f"server certificate for {', '.join(options.name)} in {options.out}")
+
+
+def _pki_client(options: argparse.Namespace) -> None:
+    pki.issue_client(
+        KeyDirectory(options.keys),
+        options.out,
+        options.name,
+        system_clock,
+        lifetime=parse_duration(options.lifetime),
+        replace=options.replace,
+    )
+    print(f"client certificate for {options.name} in {options.out}")
+
+
+def _add_expires(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--expires",
+        metavar="ROLE=DURATION",
+        action="append",
+        default=[],
+        help="lifetime of what is signed now, instead of the role's own: timestamp=30s (repeatable)",
+    )
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_repository(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("keys", metavar="KEYS", type=Path, help="key directory")
+    parser.add_argument("repo", metavar="REPO", type=Path, help="repository directory")
+    _add_expires(parser)
+    _add_json(parser)
+
+
+def _add_announcement(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    parser.add_argument("--channel", required=True, help="feed channel, for example demo")
+    parser.add_argument(
+        "--announce", metavar="mqtts://HOST:PORT", required=required, help="tell boxes through this broker"
+    )
+    parser.add_argument("--tls-dir", metavar="DIR", type=Path, help="TLS directory of the client `publisher`")
+
+
+def _add_pki(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("keys", metavar="KEYS", type=Path, help="key directory")
+    parser.add_argument("out", metavar="OUT", type=Path, help="directory to make")
+    parser.add_argument("--lifetime", default="90d", metavar="DURATION", help="at most 365d (default: %(default)s)")
+    parser.add_argument("--replace", action="store_true", help="replace OUT, to renew a certificate (with a new key)")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser; each command's function stands in `run`."""
+    parser = argparse.ArgumentParser(prog="omamori-ota", description="Keys, repository and identities of Omamori.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    group = commands.add_parser("keys", help="make the operator's keys").add_subparsers(
+        metavar="COMMAND", required=True
+    )
+    command = group.add_parser("init", help="make a new key directory (development keys)")
+    command.add_argument("dir", metavar="DIR", type=Path, help="directory to make; never overwritten")
+    _add_expires(command)
+    command.set_defaults(run=_keys_init)
+
+    group = commands.add_parser("repository", help="make a repository").add_subparsers(metavar="COMMAND", required=True)
+    command = group.add_parser("init", help="make a new TUF repository")
+    _add_repository(command)
+    command.set_defaults(run=_repository_init)
+
+    group = commands.add_parser("publish", help="publish something").add_subparsers(metavar="COMMAND", required=True)
+    command = group.add_parser("feed", help="make a feed pack the current one of its channel")
+    _add_repository(command)
+    command.add_argument("pack", metavar="PACK", type=Path, help="pack.tar.gz from omamori-feed build")
+    _add_announcement(command, required=False)
+    command.set_defaults(run=_publish_feed)
+
+    group = commands.add_parser("announce", help="announce again").add_subparsers(metavar="COMMAND", required=True)
+    command = group.add_parser("feed", help="announce the published serial of a channel")
+    _add_repository(command)
+    _add_announcement(command, required=True)
+    command.set_defaults(run=_announce)
+
+    command = commands.add_parser("refresh", help="renew snapshot and timestamp, and the feed role when it is due")
+    _add_repository(command)
+    command.add_argument("--offline", action="store_true", help="also renew targets and firmware")
+    command.set_defaults(run=_refresh)
+
+    command = commands.add_parser("status", help="show roles, versions, expiries and published packs")
+    _add_repository(command)
+    command.set_defaults(run=_status)
+
+    group = commands.add_parser("pki", help="issue certificates").add_subparsers(metavar="COMMAND", required=True)
+    command = group.add_parser("server", help="certificate of a server (broker, repository, enrolment)")
+    _add_pki(command)
+    command.add_argument("--name", action="append", required=True, help="host name or address (repeatable)")
+    command.set_defaults(run=_pki_server)
+    command = group.add_parser("client", help="certificate of a service that connects to the broker")
+    _add_pki(command)
+    command.add_argument("--name", required=True, help="for example ingest or publisher")
+    command.set_defaults(run=_pki_client)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    options = build_parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except (OtaError, ProtocolError) as err:
+        print(f"error: {err}", file=sys.stderr)
+        if err.hint:
+            print(f"hint: {err.hint}", file=sys.stderr)
+        return 1
+    except OSError as err:
+        print(f"error: {err}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    return 0

@@ -1,0 +1,130 @@
+"""The key directory: every secret of an operator, made once.
+
+    DIR/tuf/<name>.pem                    Ed25519, PKCS#8
+    DIR/secureboot/{PK,KEK,db}.{key,crt}  RSA-2048
+    DIR/pki/{device-ca,service-ca}.{key,crt}
+    DIR/trust/                            the public part, for the image build
+
+The directory appears whole or not at all, is private, and is never overwritten. In production the offline keys leave
+it for hardware tokens; then only `signer` changes. It does not use the keys; see `repository`, `pki`, `enrolment`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from securesystemslib.signer import CryptoSigner, Key
+from tuf.api.metadata import Metadata, Root
+
+from . import certificates
+from .clock import Clock
+from .errors import SetupError
+from .files import PRIVATE_DIRECTORY, PRIVATE_FILE, PUBLIC_FILE, new_directory, read_bounded, write_atomic
+from .metadata import new_root, parse, sign, to_bytes
+from .roles import KEY_NAMES, ROLES, ROOT, Lifetimes
+
+DEVICE_CA = "device-ca"
+SERVICE_CA = "service-ca"
+SECURE_BOOT = ("PK", "KEK", "db")
+_MAX_FILE_BYTES = 512 * 1024
+
+
+class KeyDirectory:
+    """Reads what `init` has written.
+
+    Args:
+        path: The directory.
+
+    Raises:
+        SetupError: It is not a key directory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not (path / "tuf").is_dir() or not (path / "trust" / "root.json").is_file():
+            raise SetupError(f"{path} is not a key directory", hint=f"make one: omamori-ota keys init {path}")
+        self.path = path
+
+    def signers(self, role: str) -> list[CryptoSigner]:
+        """Return the signers of a TUF role, in the order of the table."""
+        return [self._signer(name) for name in ROLES[role].keys]
+
+    def public_keys(self) -> dict[str, Key]:
+        """Return the public keys of all TUF roles by name."""
+        return {name: self._signer(name).public_key for name in KEY_NAMES}
+
+    def _signer(self, name: str) -> CryptoSigner:
+        path = self.path / "tuf" / f"{name}.pem"
+        data = read_bounded(path, _MAX_FILE_BYTES)
+        try:
+            return CryptoSigner(serialization.load_pem_private_key(data, None))
+        except (ValueError, TypeError) as err:
+            raise SetupError(f"{path} is not a private key") from err
+
+    def trusted_root(self) -> Metadata[Root]:
+        """Return the first root, the one that the image carries."""
+        path = self.path / "trust" / "root.json"
+        return parse(Root, read_bounded(path, _MAX_FILE_BYTES), str(path))
+
+    def authority(self, name: str) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+        """Return certificate and key of `DEVICE_CA` or `SERVICE_CA`."""
+        key_path = self.path / "pki" / f"{name}.key"
+        try:
+            key = serialization.load_pem_private_key(read_bounded(key_path, _MAX_FILE_BYTES), None)
+        except (ValueError, TypeError) as err:
+            raise SetupError(f"{key_path} is not a private key") from err
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise SetupError(f"{key_path} is not an elliptic-curve key")
+        return self.authority_certificate(name), key
+
+    def authority_certificate(self, name: str) -> x509.Certificate:
+        """Return the certificate of `DEVICE_CA` or `SERVICE_CA`."""
+        path = self.path / "pki" / f"{name}.crt"
+        try:
+            return x509.load_pem_x509_certificate(read_bounded(path, _MAX_FILE_BYTES))
+        except ValueError as err:
+            raise SetupError(f"{path} is not a certificate") from err
+
+
+def init(path: Path, clock: Clock, lifetimes: Lifetimes) -> KeyDirectory:
+    """Make all keys and the trust directory.
+
+    Args:
+        path: Where; free, or an empty directory.
+        clock: Beginning of every validity.
+        lifetimes: Of the root; the other roles are signed later.
+
+    Raises:
+        SetupError: `path` is occupied.
+    """
+    now = clock()
+    with new_directory(path, mode=PRIVATE_DIRECTORY) as work:
+        trust = work / "trust"
+        for folder in (work / "tuf", work / "secureboot", work / "pki", trust):
+            folder.mkdir(mode=PRIVATE_DIRECTORY)
+        signers = {name: CryptoSigner.generate_ed25519() for name in KEY_NAMES}
+        for name, signer in signers.items():
+            write_atomic(work / "tuf" / f"{name}.pem", signer.private_bytes, mode=PRIVATE_FILE)
+        public_keys = {name: signer.public_key for name, signer in signers.items()}
+        root = Metadata(new_root(public_keys, now + lifetimes.of(ROOT)))
+        sign(root, [signers[name] for name in ROLES[ROOT].keys])
+        write_atomic(trust / "root.json", to_bytes(root), mode=PUBLIC_FILE)
+        for name in SECURE_BOOT:
+            boot_key = certificates.new_secure_boot_key()
+            certificate = certificates.secure_boot_certificate(f"Omamori Secure Boot {name}", boot_key, now)
+            _write_pair(work / "secureboot" / name, certificates.private_pem(boot_key), certificate)
+            write_atomic(trust / f"{name}.crt", certificates.certificate_pem(certificate))
+        for name, title in ((DEVICE_CA, "Omamori device CA"), (SERVICE_CA, "Omamori service CA")):
+            key = certificates.new_service_key()
+            certificate = certificates.self_signed_authority(title, key, now)
+            _write_pair(work / "pki" / name, certificates.private_pem(key), certificate)
+            if name == SERVICE_CA:
+                write_atomic(trust / "service-ca.pem", certificates.certificate_pem(certificate))
+    return KeyDirectory(path)
+
+
+def _write_pair(stem: Path, key_pem: bytes, certificate: x509.Certificate) -> None:
+    write_atomic(stem.with_name(f"{stem.name}.key"), key_pem, mode=PRIVATE_FILE)
+    write_atomic(stem.with_name(f"{stem.name}.crt"), certificates.certificate_pem(certificate))

@@ -1,0 +1,325 @@
+"""The TUF repository on disk: made, published into, renewed, described.
+
+    REPO/metadata/{<n>.<role>.json,timestamp.json}   REPO/targets/<path with the hash before the file name>
+
+Any web server can serve both folders as they are. Rules:
+
+* consistent snapshot: a file with a version or a hash in its name is never changed once written;
+* order of writing: target, its role, snapshot, timestamp. Until the last rename nothing refers to the new files, so a
+  client in the middle, or a power cut, sees the previous state whole. Files left by a cut are stepped over;
+* what is there is checked against the keys before anything is signed on top of it;
+* one publisher at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
+
+from omamori_protocol import topics
+
+from .clock import Clock
+from .errors import RejectedError, SetupError
+from .files import exclusive, make_public_directory, new_directory, read_bounded, write_atomic
+from .keys import KeyDirectory
+from .metadata import check_signed_by, new_targets, parse, sign, to_bytes
+from .packs import VerifiedPack
+from .roles import DELEGATED, FEED, FIRMWARE, ROLES, ROOT, SNAPSHOT, TARGETS, TIMESTAMP, Lifetimes
+
+S = TypeVar("S", Root, Targets, Snapshot, Timestamp)
+
+MAX_METADATA_BYTES = 5 * 1000 * 1000
+_MAX_ROOT_ROTATIONS = 256
+_KEPT_FEED_VERSIONS = 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Published:
+    """What a change of the repository led to.
+
+    Attributes:
+        channel: Feed channel, or empty when no pack was published.
+        serial: Serial of the pack, 0 when none was published.
+        versions: Version of each role that was signed.
+    """
+
+    channel: str = ""
+    serial: int = 0
+    versions: dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RoleStatus:
+    """State of one role; `expires` in UTC."""
+
+    role: str
+    version: int
+    expires: datetime
+    threshold: int
+    keys: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FeedStatus:
+    """The pack that a channel serves."""
+
+    channel: str
+    serial: int
+    length: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RepositoryStatus:
+    """What a repository offers, all signatures checked."""
+
+    roles: tuple[RoleStatus, ...]
+    feeds: tuple[FeedStatus, ...]
+
+
+@dataclasses.dataclass
+class _Current:
+    """All metadata that clients see, checked."""
+
+    root: Metadata[Root]
+    timestamp: Metadata[Timestamp]
+    snapshot: Metadata[Snapshot]
+    targets: Metadata[Targets]
+    delegated: dict[str, Metadata[Targets]]
+
+
+class Repository:
+    """A repository and the keys that sign it.
+
+    Args:
+        path: The repository's directory.
+        keys: Where the keys are.
+        clock: The present, for expiry dates.
+        lifetimes: How long what is signed now stays valid.
+    """
+
+    def __init__(self, path: Path, keys: KeyDirectory, clock: Clock, lifetimes: Lifetimes | None = None) -> None:
+        self._path = path
+        self._metadata = path / "metadata"
+        self._targets = path / "targets"
+        self._keys = keys
+        self._clock = clock
+        self._lifetimes = lifetimes or Lifetimes()
+
+    def init(self) -> Published:
+        """Make the repository with version 1 of every role.
+
+        Raises:
+            SetupError: The directory is occupied.
+        """
+        now = self._clock()
+        root = self._keys.trusted_root()
+        targets = Metadata(new_targets(self._keys.public_keys(), now + self._lifetimes.of(TARGETS)))
+        roles = {name: Metadata(Targets(version=1, expires=now + self._lifetimes.of(name))) for name in DELEGATED}
+        meta = {f"{name}.json": MetaFile(1) for name in (TARGETS, *DELEGATED)}
+        snapshot = Metadata(Snapshot(version=1, expires=now + self._lifetimes.of(SNAPSHOT), meta=meta))
+        timestamp = Metadata(Timestamp(version=1, expires=now + self._lifetimes.of(TIMESTAMP)))
+        with new_directory(self._path, mode=0o755) as work:
+            folder = work / "metadata"
+            make_public_directory(folder)
+            make_public_directory(work / "targets")
+            write_atomic(folder / "1.root.json", to_bytes(root))
+            for name, metadata in ((TARGETS, targets), *roles.items()):
+                sign(metadata, self._keys.signers(name))
+                write_atomic(folder / f"1.{name}.json", to_bytes(metadata))
+            sign(snapshot, self._keys.signers(SNAPSHOT))
+            write_atomic(folder / "1.snapshot.json", to_bytes(snapshot))
+            sign(timestamp, self._keys.signers(TIMESTAMP))
+            write_atomic(folder / "timestamp.json", to_bytes(timestamp))
+        return Published(versions=dict.fromkeys(ROLES, 1))
+
+    def publish_feed(self, pack: VerifiedPack, channel: str) -> Published:
+        """Make `pack` the current one of `channel`.
+
+        Raises:
+            RejectedError: The pack is of another channel, or its serial is not greater than the published one.
+            SetupError: The repository is not one, or not signed by these keys.
+            TransientError: Another publisher is at work.
+        """
+        target_path = topics.feed_target(channel)
+        if pack.manifest.channel != channel:
+            raise RejectedError(
+                f"the pack is for the channel {pack.manifest.channel!r}, not {channel!r}",
+                hint=f"build it again: omamori-feed build --channel {channel}",
+            )
+        with self._changing() as current:
+            feed = current.delegated[FEED]
+            published = _serial(feed.signed.targets.get(target_path))
+            if pack.manifest.serial <= published:
+                raise RejectedError(
+                    f"serial {pack.manifest.serial} is not greater than the published {published}",
+                    hint=f"build the pack again with --serial {published + 1} or more; boxes refuse to go back",
+                )
+            target = TargetFile.from_data(target_path, pack.data, ["sha256"])
+            target.unrecognized_fields["custom"] = {"format": 1, "serial": pack.manifest.serial}
+            for name in target.get_prefixed_paths():
+                place = self._targets / name
+                make_public_directory(place.parent)
+                write_atomic(place, pack.data)
+            feed.signed.targets[target_path] = target
+            versions = self._sign_delegated(current, [FEED])
+            self._prune_targets(current)
+        return Published(channel=channel, serial=pack.manifest.serial, versions=versions)
+
+    def refresh(self, *, is_offline_included: bool = False) -> Published:
+        """Sign snapshot and timestamp again, and every other role that has lived half of its life.
+
+        Args:
+            is_offline_included: Also targets and firmware, whose keys are offline in production.
+
+        Raises:
+            SetupError: The repository is not one, or not signed by these keys.
+            TransientError: Another publisher is at work.
+        """
+        with self._changing() as current:
+            due = [FEED] if self._is_due(current.delegated[FEED], FEED) else []
+            versions = {}
+            if is_offline_included:
+                due.append(FIRMWARE)
+                versions[TARGETS] = self._sign_versioned(TARGETS, current.targets)
+                current.snapshot.signed.meta[f"{TARGETS}.json"].version = versions[TARGETS]
+            return Published(versions=versions | self._sign_delegated(current, due))
+
+    def status(self) -> RepositoryStatus:
+        """Return what clients see.
+
+        Raises:
+            SetupError: The repository is not one, or not signed by these keys.
+        """
+        current = self._load()
+        signed: dict[str, Root | Targets | Snapshot | Timestamp] = {
+            ROOT: current.root.signed,
+            TARGETS: current.targets.signed,
+            **{name: metadata.signed for name, metadata in current.delegated.items()},
+            SNAPSHOT: current.snapshot.signed,
+            TIMESTAMP: current.timestamp.signed,
+        }
+        return RepositoryStatus(
+            roles=tuple(
+                RoleStatus(
+                    role=name,
+                    version=value.version,
+                    expires=value.expires,
+                    threshold=ROLES[name].threshold,
+                    keys=len(ROLES[name].keys),
+                )
+                for name, value in signed.items()
+            ),
+            feeds=tuple(
+                FeedStatus(
+                    channel=path.split("/")[1],
+                    serial=_serial(target),
+                    length=target.length,
+                    sha256=target.hashes["sha256"],
+                )
+                for path, target in sorted(current.delegated[FEED].signed.targets.items())
+            ),
+        )
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[_Current]:
+        self._check_place()
+        with exclusive(self._path / ".lock"):
+            yield self._load()
+
+    def _check_place(self) -> None:
+        if not (self._metadata / "timestamp.json").is_file():
+            raise SetupError(
+                f"{self._path} is not a repository", hint="make one: omamori-ota repository init KEYS REPO"
+            )
+
+    def _read(self, kind: type[S], name: str) -> Metadata[S]:
+        path = self._metadata / name
+        return parse(kind, read_bounded(path, MAX_METADATA_BYTES), str(path))
+
+    def _load_root(self) -> Metadata[Root]:
+        root = self._keys.trusted_root()
+        check_signed_by(root.signed, ROOT, root)
+        for _ in range(_MAX_ROOT_ROTATIONS):
+            name = f"{root.signed.version + 1}.root.json"
+            if not (self._metadata / name).is_file():
+                break
+            successor = self._read(Root, name)
+            check_signed_by(root.signed, ROOT, successor)
+            check_signed_by(successor.signed, ROOT, successor)
+            root = successor
+        return root
+
+    def _load(self) -> _Current:
+        self._check_place()
+        root = self._load_root()
+        timestamp = self._read(Timestamp, "timestamp.json")
+        check_signed_by(root.signed, TIMESTAMP, timestamp)
+        snapshot = self._read(Snapshot, f"{timestamp.signed.snapshot_meta.version}.snapshot.json")
+        check_signed_by(root.signed, SNAPSHOT, snapshot)
+        meta = snapshot.signed.meta
+        targets = self._read(Targets, f"{meta['targets.json'].version}.targets.json")
+        check_signed_by(root.signed, TARGETS, targets)
+        delegated = {}
+        for name in DELEGATED:
+            delegated[name] = self._read(Targets, f"{meta[f'{name}.json'].version}.{name}.json")
+            check_signed_by(targets.signed, name, delegated[name])
+        return _Current(root, timestamp, snapshot, targets, delegated)
+
+    def _is_due(self, metadata: Metadata[Targets], role: str) -> bool:
+        return metadata.signed.expires - self._clock() <= self._lifetimes.of(role) / 2
+
+    def _sign_versioned(self, role: str, metadata: Metadata[S]) -> int:
+        """Write the next version of a role that has its version in the file name; return that version."""
+        version = metadata.signed.version + 1
+        while (self._metadata / f"{version}.{role}.json").exists():  # left by a cut; somebody may have cached it
+            version += 1
+        metadata.signed.version = version
+        metadata.signed.expires = self._clock() + self._lifetimes.of(role)
+        sign(metadata, self._keys.signers(role))
+        write_atomic(self._metadata / f"{version}.{role}.json", to_bytes(metadata))
+        return version
+
+    def _sign_delegated(self, current: _Current, names: list[str]) -> dict[str, int]:
+        """Sign these delegated roles, then snapshot, then timestamp, which makes it all visible."""
+        versions = {}
+        for name in names:
+            versions[name] = self._sign_versioned(name, current.delegated[name])
+            current.snapshot.signed.meta[f"{name}.json"].version = versions[name]
+        versions[SNAPSHOT] = self._sign_versioned(SNAPSHOT, current.snapshot)
+        timestamp = current.timestamp
+        timestamp.signed.snapshot_meta.version = versions[SNAPSHOT]
+        timestamp.signed.version += 1
+        timestamp.signed.expires = self._clock() + self._lifetimes.of(TIMESTAMP)
+        sign(timestamp, self._keys.signers(TIMESTAMP))
+        write_atomic(self._metadata / "timestamp.json", to_bytes(timestamp))
+        versions[TIMESTAMP] = timestamp.signed.version
+        return versions
+
+    def _prune_targets(self, current: _Current) -> None:
+        """Remove packs that no recent feed version names; the previous ones stay for clients in the middle."""
+        newest = current.delegated[FEED].signed.version
+        kept: set[Path] = set()
+        for version in range(max(1, newest - _KEPT_FEED_VERSIONS + 1), newest + 1):
+            if (self._metadata / f"{version}.{FEED}.json").is_file():
+                for target in self._read(Targets, f"{version}.{FEED}.json").signed.targets.values():
+                    kept.update(self._targets / name for name in target.get_prefixed_paths())
+        for path in (self._targets / "feed").glob("*/*.pack.tar.gz"):
+            if path not in kept:
+                path.unlink()
+
+
+def _serial(target: TargetFile | None) -> int:
+    if target is None:
+        return 0
+    custom = target.unrecognized_fields.get("custom")
+    serial = custom.get("serial") if isinstance(custom, dict) else None
+    if type(serial) is not int:
+        raise SetupError(f"the published target {target.path} has no serial")
+    return serial
