@@ -218,7 +218,6 @@ class AgentConfig:
     heartbeat_s: float = 60.0
     health_s: float = 1.0  # how often the console worker looks whether the box protects
     stop_s: float = 2.5  # all workers together, after SIGTERM
-    uplink: bool = True  # False: never connect anywhere (a test of the local half)
 
     @property
     def device(self) -> str:

@@ -1,0 +1,122 @@
+"""Key and certificate on the data partition.
+
+The key is written before anything is asked of the server, so that after a power cut at any step the same key asks
+again and gets the same certificate. What cannot be read is set aside (the last one is kept), never deleted silently.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from omamori_agent.errors import RejectedError, SetupError
+from omamori_agent.files import read_bounded, sync_directory, write_atomic
+
+from .certificate import dump_chain, dump_key, load_key, make_key, parse_stored, select_chain
+
+logger = logging.getLogger(__name__)
+
+KEY_NAME = "device.key"
+CERTIFICATE_NAME = "device.crt"
+_MAX_KEY_BYTES = 4096
+_MAX_CERTIFICATE_BYTES = 65536
+_BAD_SUFFIX = ".unusable"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Identity:
+    """A usable key and certificate; times are Unix seconds."""
+
+    device: str
+    key_path: Path
+    certificate_path: Path
+    begins_s: int
+    expires_s: int
+
+
+class IdentityStore:
+    """The files of one box's identity.
+
+    Args:
+        directory: Where they live; made when missing.
+        device: The box's id.
+    """
+
+    def __init__(self, directory: Path, device: str) -> None:
+        self._directory = directory
+        self._device = device
+        self.key_path = directory / KEY_NAME
+        self.certificate_path = directory / CERTIFICATE_NAME
+
+    def ensure_key(self) -> ec.EllipticCurvePrivateKey:
+        """Return the box's key; make and store it durably if there is none.
+
+        Raises:
+            SetupError: It can be neither read nor stored.
+        """
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                return self._read_key()
+            except FileNotFoundError:
+                pass
+            except RejectedError as err:
+                logger.warning("%s: %s; it is set aside", self.key_path, err)
+                self._set_aside(self.key_path)
+            key = make_key()
+            write_atomic(self.key_path, dump_key(key), mode=0o600)
+            # A certificate without its key is of no use, and must not be taken for one later.
+            self._set_aside(self.certificate_path)
+        except OSError as err:
+            raise SetupError(f"{self._directory}: {err.strerror or err}", hint="is the data partition full?") from err
+        return key
+
+    def load(self, now_s: float) -> Identity:
+        """Return the stored identity.
+
+        Args:
+            now_s: Unix time in seconds that the certificate must be valid at.
+
+        Raises:
+            FileNotFoundError: Key or certificate is not there yet.
+            RejectedError: The certificate is not (or no longer) usable with the key.
+            TransientError: It is not valid yet.
+            SetupError: A file cannot be read.
+        """
+        key = self._read_key()
+        stored = parse_stored(read_bounded(self.certificate_path, _MAX_CERTIFICATE_BYTES))
+        return self._identity(select_chain(stored, key, self._device, now_s)[0])
+
+    def save(self, chain: list[x509.Certificate]) -> Identity:
+        """Store a checked certificate durably.
+
+        Raises:
+            SetupError: It cannot be stored; the previous one is as it was.
+        """
+        try:
+            write_atomic(self.certificate_path, dump_chain(chain))
+        except OSError as err:
+            hint = "is the data partition full?"
+            raise SetupError(f"{self.certificate_path}: {err.strerror or err}", hint=hint) from err
+        return self._identity(chain[0])
+
+    def _read_key(self) -> ec.EllipticCurvePrivateKey:
+        return load_key(read_bounded(self.key_path, _MAX_KEY_BYTES))
+
+    def _identity(self, leaf: x509.Certificate) -> Identity:
+        return Identity(
+            device=self._device,
+            key_path=self.key_path,
+            certificate_path=self.certificate_path,
+            begins_s=int(leaf.not_valid_before_utc.timestamp()),
+            expires_s=int(leaf.not_valid_after_utc.timestamp()),
+        )
+
+    def _set_aside(self, path: Path) -> None:
+        if path.exists():
+            path.replace(path.with_name(path.name + _BAD_SUFFIX))
+            sync_directory(path.parent)
