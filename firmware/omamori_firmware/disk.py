@@ -1,0 +1,115 @@
+"""The factory disk: which partitions there are, and how their bytes get into one file.
+
+Two slots, each with its own boot partition, root file system and hash tree, and one data partition that the box
+makes at its first start. Identifiers are fixed: the initrd tells by them from which slot it was started, and the
+same input gives the same disk.
+"""
+
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from omamori_firmware import gpt
+from omamori_firmware.errors import SetupError
+from omamori_firmware.files import copy_sparse
+from omamori_firmware.tools import ToolsTree
+from omamori_hw.board import Disk
+
+_ESP = uuid.UUID("C12A7328-F81F-11D2-BA4B-00A0C93EC93B")
+_ROOT = uuid.UUID("4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709")
+_VERITY = uuid.UUID("2C7357ED-EBD2-46D9-AEC1-23D437EC2BF5")
+_DATA = uuid.UUID("0FC63DAF-8483-4772-8E79-3D69D8477DE4")
+_OURS = uuid.UUID("6F6D616D-6F72-4900-8000-000000000000")
+_BOOT_FILE = "::/EFI/BOOT/BOOTX64.EFI"
+
+
+def guid(name: str) -> uuid.UUID:
+    """Return the fixed identifier of a partition, or of the disk itself for `disk`."""
+    return uuid.uuid5(_OURS, name)
+
+
+def slot_guids() -> dict[str, str]:
+    """Return slot letter to the identifier of its boot partition."""
+    return {"A": str(guid("slot_a")), "B": str(guid("slot_b"))}
+
+
+def layout(sizes: Disk) -> list[gpt.Partition]:
+    """Return the partitions of a disk with the given sizes."""
+    rows = [
+        ("slot_a", _ESP, sizes.slot_mib),
+        ("slot_b", _ESP, sizes.slot_mib),
+        ("root_a", _ROOT, sizes.root_mib),
+        ("verity_a", _VERITY, sizes.verity_mib),
+        ("root_b", _ROOT, sizes.root_mib),
+        ("verity_b", _VERITY, sizes.verity_mib),
+        ("data", _DATA, sizes.data_mib),
+    ]
+    return gpt.lay_out([(name, kind, guid(name), size) for name, kind, size in rows])
+
+
+def make_slot(target: Path, sizes: Disk, uki: Path | None, tools: ToolsTree, *, label: str, epoch: int) -> None:
+    """Write a slot's boot partition.
+
+    Args:
+        target: File to write.
+        sizes: Names its size.
+        uki: The signed kernel image to put where the firmware looks for it, or None for an empty slot.
+        tools: Supplies mkfs.vfat and mtools.
+        label: Volume label.
+        epoch: Time stamp of everything in it (seconds).
+    """
+    with target.open("wb") as stream:
+        stream.truncate(sizes.slot_mib * gpt.MIB)
+    number = f"{guid(label).int & 0xFFFFFFFF:08x}"
+    binds = [target.parent]
+    line: list[str | Path] = ["mkfs.vfat", "--invariant", "-F", "32", "-s", "1", "-i", number, "-n", label.upper()]
+    tools.run([*line, target], binds=binds)
+    if uki is None:
+        return
+    binds.append(uki.parent)
+    frozen = ["faketime", "-f", f"@{_stamp(epoch)}"]
+    tools.run([*frozen, "mmd", "-i", target, "::/EFI", "::/EFI/BOOT"], binds=binds)
+    tools.run([*frozen, "mcopy", "-i", target, uki, _BOOT_FILE], binds=binds)
+
+
+def write_disk(target: Path, sizes: Disk, contents: Mapping[str, Path]) -> None:
+    """Write a whole disk as a sparse file.
+
+    Args:
+        target: File to write; replaced.
+        sizes: Partition sizes.
+        contents: Partition name to the file with its bytes; others stay empty.
+
+    Raises:
+        SetupError: A file is larger than its partition.
+    """
+    total = sizes.total_mib * gpt.MIB
+    partitions = layout(sizes)
+    head, tail = gpt.tables(partitions, guid("disk"), total)
+    target.unlink(missing_ok=True)
+    with target.open("wb") as stream:
+        stream.truncate(total)
+        stream.write(head)
+        stream.seek(total - len(tail))
+        stream.write(tail)
+    for partition in partitions:
+        source = contents.get(partition.name)
+        if source is None:
+            continue
+        size = source.stat().st_size
+        if size > partition.size:
+            raise SetupError(
+                f"{source.name} has {size >> 20} MiB, the partition {partition.name} only {partition.size >> 20}",
+                hint="make the partition larger in the board's [disk]",
+            )
+        copy_sparse(source, target, offset=partition.start)
+
+
+def find(sizes: Disk, name: str) -> gpt.Partition:
+    """Return a partition by name."""
+    return next(partition for partition in layout(sizes) if partition.name == name)
+
+
+def _stamp(epoch: int) -> str:
+    return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,111 @@
+"""Files of the build: hashes of trees, atomic writes, sparse copies, bounded reads."""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+_CHUNK = 1 << 20
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_tree(paths: Iterable[Path], *, skip: tuple[str, ...] = ("__pycache__",)) -> str:
+    """Hash the names, modes and contents of files and directories.
+
+    Args:
+        paths: Files or directories; an absent one counts as absent.
+        skip: Names of directories that do not count.
+    """
+    digest = hashlib.sha256()
+    for top in paths:
+        entries = sorted(top.rglob("*")) if top.is_dir() else [top]
+        for path in entries:
+            if any(part in skip for part in path.relative_to(top).parts):
+                continue
+            name = f"{top.name}/{path.relative_to(top)}"
+            if path.is_symlink():
+                digest.update(f"{name}\0link\0{path.readlink()}\0".encode())
+            elif path.is_file():
+                executable = bool(path.stat().st_mode & 0o100)
+                digest.update(f"{name}\0{executable}\0{sha256_file(path)}\0".encode())
+            elif not path.is_dir():
+                digest.update(f"{name}\0absent\0".encode())
+    return digest.hexdigest()
+
+
+def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Replace a file so that a crash leaves either the old or the new content."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fchmod(stream.fileno(), mode)
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_directory(path.parent)
+
+
+def copy_sparse(source: Path, target: Path, *, offset: int = 0) -> None:
+    """Copy a file's data into another at an offset, and leave its holes holes.
+
+    Args:
+        source: File to read.
+        target: File to write; made if absent, other bytes in it stay.
+        offset: Where the first byte goes.
+    """
+    size = source.stat().st_size
+    target_flags = os.O_WRONLY | os.O_CREAT
+    with source.open("rb") as reader, os.fdopen(os.open(target, target_flags, 0o644), "wb", 0) as writer:
+        position = 0
+        while position < size:
+            try:
+                start = os.lseek(reader.fileno(), position, os.SEEK_DATA)
+            except OSError:
+                break  # only a hole is left
+            end = os.lseek(reader.fileno(), start, os.SEEK_HOLE)
+            _copy_range(reader.fileno(), writer.fileno(), start, end, offset)
+            position = end
+        if os.fstat(writer.fileno()).st_size < offset + size:
+            writer.truncate(offset + size)
+
+
+def _copy_range(reader: int, writer: int, start: int, end: int, offset: int) -> None:
+    while start < end:
+        block = os.pread(reader, min(_CHUNK, end - start), start)
+        if not block:
+            return
+        if block.strip(b"\0"):
+            view = memoryview(block)
+            while view:
+                view = view[os.pwrite(writer, view, start + len(block) - len(view) + offset) :]
+        start += len(block)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a file, made if absent, among processes of this machine."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

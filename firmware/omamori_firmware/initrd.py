@@ -1,0 +1,114 @@
+"""The initrd: a small archive that brings up the bridge and opens the verified root file system.
+
+It contains busybox, three disk tools with their libraries, the board's modules and one script; no udev and no
+systemd. Its bytes depend on nothing but its content: fixed order, owners, numbers and times.
+"""
+
+import io
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from omamori_firmware.kernel import Kernel
+from omamori_firmware.tools import ToolsTree
+
+# Applets that the script uses; each is a link to busybox.
+APPLETS = (
+    "cat", "dd", "echo", "grep", "ip", "mkdir", "modprobe", "mount", "printf", "readlink", "sh", "sleep", "sort",
+    "switch_root", "tail", "tr", "umount", "wc",
+)  # fmt: skip
+_TOOLS = ("/usr/sbin/dmsetup", "/usr/sbin/e2fsck", "/usr/sbin/mke2fs")
+_LOADER = "/usr/lib64/ld-linux-x86-64.so.2"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One member of the archive; `data` is a link's target for links."""
+
+    name: str
+    mode: int
+    data: bytes = b""
+    device: tuple[int, int] = (0, 0)
+
+
+def build_initrd(
+    script: Path, slots: dict[str, str], load: tuple[str, ...], kernel: Kernel, tools: ToolsTree, target: Path
+) -> None:
+    """Write a compressed initrd.
+
+    Args:
+        script: The first program.
+        slots: Slot letter to the identifier of its boot partition.
+        load: Modules to load first.
+        kernel: Supplies the modules.
+        tools: Supplies busybox, the disk tools and the compressor.
+        target: File to write.
+    """
+    entries = [
+        *(Entry(name, stat.S_IFDIR | 0o755) for name in ("dev", "proc", "sys", "run", "sysroot", "etc", "bin", "tmp")),
+        Entry("sbin", stat.S_IFLNK | 0o777, b"bin"),
+        Entry("lib", stat.S_IFLNK | 0o777, b"usr/lib"),
+        Entry("lib64", stat.S_IFLNK | 0o777, b"usr/lib64"),
+        Entry("dev/console", stat.S_IFCHR | 0o600, device=(5, 1)),
+        Entry("init", stat.S_IFREG | 0o755, script.read_bytes()),
+        Entry("etc/modules", stat.S_IFREG | 0o644, ("\n".join(load) + "\n").encode()),
+        Entry("etc/slots", stat.S_IFREG | 0o644, _slot_file(slots)),
+        Entry("etc/mtab", stat.S_IFLNK | 0o777, b"/proc/self/mounts"),
+        Entry("bin/busybox", stat.S_IFREG | 0o755, tools.path("/usr/bin/busybox").read_bytes()),
+        *(Entry(f"bin/{name}", stat.S_IFLNK | 0o777, b"busybox") for name in APPLETS),
+        *_programs(tools),
+        *_modules(kernel),
+    ]
+    plain = target.with_suffix(".cpio")
+    plain.write_bytes(archive(entries))
+    tools.run(["zstd", "-q", "-19", "-T1", "--rm", plain, "-o", target], binds=[target.parent])
+
+
+def archive(entries: list[Entry]) -> bytes:
+    """Return a cpio archive (`newc`) of the entries, with the directories they need, sorted by name."""
+    members = {entry.name: entry for entry in entries}
+    for entry in entries:
+        for parent in Path(entry.name).parents:
+            name = str(parent)
+            if name != "." and name not in members:
+                members[name] = Entry(name, stat.S_IFDIR | 0o755)
+    output = io.BytesIO()
+    for number, name in enumerate(sorted(members), 1):
+        _write_member(output, members[name], number)
+    _write_member(output, Entry("TRAILER!!!", 0), 0)
+    output.write(b"\0" * (-output.tell() % 512))
+    return output.getvalue()
+
+
+def _write_member(output: io.BytesIO, entry: Entry, number: int) -> None:
+    name = entry.name.encode() + b"\0"
+    links = 2 if stat.S_ISDIR(entry.mode) else 1
+    fields = [number, entry.mode, 0, 0, links, 0, len(entry.data), 0, 0, *entry.device, len(name), 0]
+    output.write(b"070701" + b"".join(b"%08x" % value for value in fields) + name)
+    output.write(b"\0" * (-output.tell() % 4) + entry.data)
+    output.write(b"\0" * (-output.tell() % 4))
+
+
+def _slot_file(slots: dict[str, str]) -> bytes:
+    return "".join(f"SLOT_{letter}_GUID={guid.upper()}\n" for letter, guid in sorted(slots.items())).encode()
+
+
+def _programs(tools: ToolsTree) -> Iterator[Entry]:
+    needed = {_LOADER}
+    for program in _TOOLS:
+        yield Entry(f"bin/{Path(program).name}", stat.S_IFREG | 0o755, tools.path(program).read_bytes())
+        listing = tools.run([_LOADER, "--list", program]).decode()
+        needed |= set(re.findall(r"=> (/\S+)", listing))
+    for library in sorted(needed):
+        real = tools.path(library if library.startswith("/usr") else "/usr" + library)
+        yield Entry(f"usr{library.removeprefix('/usr')}", stat.S_IFREG | 0o755, real.read_bytes())
+
+
+def _modules(kernel: Kernel) -> Iterator[Entry]:
+    top = kernel.modules("initrd")
+    for path in sorted(top.rglob("*")):
+        if path.is_file():
+            name = f"usr/lib/modules/{kernel.release}/{path.relative_to(top)}"
+            yield Entry(name, stat.S_IFREG | 0o644, path.read_bytes())

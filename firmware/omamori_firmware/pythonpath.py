@@ -1,0 +1,71 @@
+"""The device's Python code: locked wheels and exactly our three packages.
+
+Wheels are made for the device's interpreter, not for ours, and only ready-made ones are taken: nothing is compiled
+and no code of a package runs while the image is built.
+"""
+
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from omamori_firmware import enter
+from omamori_firmware.run import run
+
+PLACE = "usr/lib/omamori/python"
+_PYTHON = "3.13"
+_GLIBC = ("2_34", "2_28", "2_17", "2_12", "2_5")
+
+
+def fetch_wheels(lock: Path, target: Path, *, arch: str) -> None:
+    """Unpack the locked wheels into a directory.
+
+    Args:
+        lock: Requirements with hashes of everything, dependencies included.
+        target: Directory to fill.
+        arch: Processor of the device.
+
+    Raises:
+        ToolError: A wheel is not available or is not the locked one.
+    """
+    line: list[str | Path] = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    line += ["--target", target, "--no-compile", "--no-deps", "--require-hashes", "--only-binary", ":all:"]
+    line += ["--implementation", "cp", "--python-version", _PYTHON, "--no-cache-dir"]
+    line += [f"--abi={abi}" for abi in ("cp" + _PYTHON.replace(".", ""), "abi3", "none")]
+    line += [f"--platform=manylinux_{version}_{arch}" for version in _GLIBC]
+    line += [f"--platform={name}_{arch}" for name in ("manylinux2014", "manylinux2010", "manylinux1")]
+    run([*line, "-r", lock], timeout_s=900, hint="the lock names wheels for Debian 13; renew it: tools/lock.sh")
+    shutil.rmtree(target / "bin", ignore_errors=True)
+
+
+def install(root: Path, wheels: Path, packages: Iterable[Path]) -> None:
+    """Put wheels and our packages into a root file system and make its Python find them.
+
+    Args:
+        root: The tree.
+        wheels: What `fetch_wheels` made.
+        packages: Our package directories; an absent one is an unfinished part and left out.
+    """
+    place = root / PLACE
+    shutil.copytree(wheels, place, symlinks=True, dirs_exist_ok=True)
+    for package in packages:
+        if package.is_dir():
+            shutil.copytree(package, place / package.name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+    search = root / "usr/lib/python3/dist-packages"
+    search.mkdir(parents=True, exist_ok=True)
+    (search / "omamori.pth").write_text(f"/{PLACE}\n")
+
+
+def compile_all(root: Path) -> None:
+    """Compile every module of a tree with the tree's own interpreter.
+
+    The compiled files carry no time and are never checked against their source, which cannot change on the box.
+
+    Args:
+        root: The tree.
+    """
+    for cache in root.glob("usr/lib/python3*/**/__pycache__"):
+        shutil.rmtree(cache)
+    places = ["/usr/lib/python3.13", "/usr/lib/python3", f"/{PLACE}"]
+    line = ["python3", "-m", "compileall", "-q", "-j", "2", "--invalidation-mode", "unchecked-hash", *places]
+    run(enter.command(root, "root", [], line), timeout_s=900)

@@ -1,0 +1,239 @@
+"""The device's root file system: Debian's packages, our files, and everything taken out again.
+
+It turns a tar of packages into the tree that becomes the read-only image. What goes in comes from data (recipes,
+overlays, units of other parts); this module only knows the places. A part that is not finished yet leaves its
+place empty, and the build says so.
+"""
+
+import json
+import re
+import shutil
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from omamori_firmware import enter, pythonpath
+from omamori_firmware.errors import SetupError
+from omamori_firmware.kernel import Kernel
+from omamori_firmware.recipe import SourceTree
+from omamori_firmware.run import run
+from omamori_firmware.strip import load_strip_list, remove, strip
+from omamori_hw.board import Board
+
+_UNITS = "usr/lib/systemd/system"
+_HOME = "usr/lib/omamori"
+_TRUSTED = ("root.json", "service-ca.pem")
+_UNIT_SUFFIXES = (".service", ".socket", ".timer", ".mount", ".path", ".target", ".slice")
+
+
+@dataclass(frozen=True)
+class Release:
+    """What an image is, as it says itself.
+
+    Attributes:
+        version: Product version.
+        flavour: `release` or `dev`.
+        board: The board it is for.
+        build_time: Newest time the content is known to be of (epoch seconds).
+    """
+
+    version: str
+    flavour: str
+    board: Board
+    build_time: int
+
+    @property
+    def is_release(self) -> bool:
+        """Say whether this is what customers get."""
+        return self.flavour == "release"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything that goes into a root file system.
+
+    Attributes:
+        tree: This repository.
+        packages: Tar of Debian packages.
+        kernel: Supplies modules.
+        wheels: The device's Python wheels.
+        gate: Directory with the gate's object file, or None while it is not made.
+        trust: Directory with the public keys.
+    """
+
+    tree: SourceTree
+    packages: Path
+    kernel: Kernel
+    wheels: Path
+    gate: Path | None
+    trust: Path
+
+
+def assemble(root: Path, parts: Parts, release: Release, warn: Callable[[str], None]) -> set[str]:
+    """Fill an empty directory with the root file system.
+
+    Args:
+        root: The directory.
+        parts: What goes in.
+        release: What it calls itself.
+        warn: Told about parts that are missing.
+
+    Returns:
+        Names of Debian packages whose files were taken out.
+
+    Raises:
+        SetupError: A required part is missing or malformed.
+    """
+    # Device nodes are made by the kernel; a tree without them can also be made where making them is forbidden.
+    run(
+        ["tar", "-C", root, "--xattrs", "--xattrs-include=*", "--exclude=./dev/*", "-xpf", parts.packages],
+        timeout_s=600,
+    )
+    _copy_tree(parts.kernel.modules("root"), root / "usr/lib/modules" / parts.kernel.release)
+    _copy_tree(parts.tree.recipe / "overlay" / "common", root)
+    _copy_tree(parts.tree.recipe / "overlay" / release.flavour, root)
+    _install_data_plane(root, parts, warn)
+    units = _install_units(root, parts, warn)
+    pythonpath.install(root, parts.wheels, parts.tree.device_packages)
+    _install_trust(root, parts.trust)
+    _write_settings(root, release, parts.kernel)
+    run(enter.command(root, "root", [], ["systemd-sysusers"]), timeout_s=120)
+    removed = strip(root, load_strip_list(parts.tree.recipe / "strip.toml"), release=release.is_release)
+    pythonpath.compile_all(root)
+    _enable(root, units)
+    _finish(root)
+    return removed
+
+
+def install_sections(text: str) -> list[tuple[str, str]]:
+    """Return what a unit file wants to be enabled for: `wants` or `requires`, and the target's name."""
+    found = []
+    section = ""
+    for line in text.splitlines():
+        if line.startswith("["):
+            section = line.strip()
+        match = re.fullmatch(r"(WantedBy|RequiredBy)\s*=\s*(.*)", line.strip())
+        if match and section == "[Install]":
+            kind = "wants" if match[1] == "WantedBy" else "requires"
+            found += [(kind, target) for target in match[2].split()]
+    return found
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(
+            source, target, symlinks=True, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", ".gitkeep")
+        )
+
+
+def _install_data_plane(root: Path, parts: Parts, warn: Callable[[str], None]) -> None:
+    for name, source in (("wire", parts.tree.wire), ("engine", parts.tree.engine)):
+        if not source.is_dir():
+            warn(f"{source} is not there: the image has no {name}")
+        _copy_tree(source, root / _HOME / name)
+    empty_feed = root / _HOME / "engine" / "feed-empty"
+    if empty_feed.is_dir():
+        empty_feed.rename(root / _HOME / "feed-empty")
+    if parts.gate:
+        _copy_tree(parts.gate, root / _HOME / "gate")
+
+
+def _install_units(root: Path, parts: Parts, warn: Callable[[str], None]) -> list[Path]:
+    """Move the units of all parts to where systemd looks; return those that are ours."""
+    place = root / _UNITS
+    ours = [
+        place / path.name for path in parts.tree.recipe.glob(f"overlay/*/{_UNITS}/*") if (place / path.name).is_file()
+    ]
+    for part in ("wire", "engine"):
+        for unit in sorted((root / _HOME / part).glob("*")):
+            if unit.suffix in _UNIT_SUFFIXES:
+                ours.append(unit.rename(place / unit.name))
+    for unit in sorted(parts.tree.units.glob("*")):
+        if unit.suffix in _UNIT_SUFFIXES:
+            ours.append(Path(shutil.copyfile(unit, place / unit.name)))
+        elif unit.suffix == ".conf":
+            shutil.copyfile(unit, root / "usr/lib/tmpfiles.d" / unit.name)
+    for name in ("omamori-wire", "omamori-engine", "omamori-agent"):
+        if not (place / f"{name}.service").is_file():
+            warn(f"{name}.service is not there yet: the image starts without it")
+    return ours
+
+
+def _install_trust(root: Path, trust: Path) -> None:
+    place = root / _HOME / "trust"
+    place.mkdir(parents=True, exist_ok=True)
+    for name in _TRUSTED:
+        if not (trust / name).is_file():
+            raise SetupError(f"{trust / name} is not there", hint="make keys with: omamori-ota keys init DIR")
+        shutil.copyfile(trust / name, place / name)
+
+
+def _write_settings(root: Path, release: Release, kernel: Kernel) -> None:
+    board = release.board
+    facts = {
+        "version": release.version,
+        "flavour": release.flavour,
+        "board": board.name,
+        "model": board.model,
+        "build_time": release.build_time,
+        "kernel": kernel.release,
+    }
+    _write(root / _HOME / "release.json", json.dumps(facts, sort_keys=True) + "\n")
+    settings = root / "usr/lib/systemd/system.conf.d/omamori.conf"
+    _write(
+        settings,
+        "[Manager]\n"
+        f"RuntimeWatchdogSec={board.watchdog.runtime_s}\n"
+        f"RebootWatchdogSec={board.watchdog.reboot_s}\n"
+        "DefaultTimeoutStopSec=20\n"
+        "StatusUnitFormat=name\n",
+    )
+    with (root / "usr/lib/os-release").open("a", encoding="utf-8") as stream:
+        stream.write(f"IMAGE_ID=omamori\nIMAGE_VERSION={release.version}\nVARIANT_ID={release.flavour}\n")
+    _write(root / "etc/hostname", "omamori\n")
+    _write(root / "etc/hosts", "127.0.0.1 localhost omamori\n::1 localhost\n")
+    _write(root / "etc/fstab", "")
+    _write(root / "etc/machine-id", "")
+    resolv = root / "etc/resolv.conf"
+    resolv.unlink(missing_ok=True)
+    resolv.symlink_to("../run/systemd/resolve/stub-resolv.conf")
+
+
+def _enable(root: Path, units: list[Path]) -> None:
+    place = root / _UNITS
+    (place / "default.target").symlink_to("multi-user.target")
+    for unit in units:
+        for kind, target in install_sections(unit.read_text(encoding="utf-8")):
+            link = place / f"{target}.{kind}" / unit.name
+            link.parent.mkdir(exist_ok=True)
+            link.unlink(missing_ok=True)
+            link.symlink_to(f"../{unit.name}")
+    for name in ("systemd-networkd.service", "systemd-resolved.service"):
+        link = place / "multi-user.target.wants" / name
+        link.unlink(missing_ok=True)
+        link.symlink_to(f"../{name}")
+    _write(root / "usr/lib/systemd/system-preset/00-omamori.preset", "disable *\n")
+
+
+def _finish(root: Path) -> None:
+    """Lock every account and leave only mount points where the box writes."""
+    shadow = root / "etc/shadow"
+    lines = (line.split(":") for line in shadow.read_text(encoding="utf-8").splitlines())
+    _write(shadow, "".join(":".join([name, "!*", *rest]) + "\n" for name, _, *rest in lines), mode=0o640)
+    accounts = root / "etc/passwd"
+    lines = (line.split(":") for line in accounts.read_text(encoding="utf-8").splitlines())
+    _write(accounts, "".join(":".join([*row[:6], "/usr/sbin/nologin"]) + "\n" for row in lines))
+    for name in ("var", "run", "tmp", "dev", "proc", "sys", "root"):
+        path = root / name
+        remove(path)
+        path.mkdir(mode=0o755)
+    (root / "tmp").chmod(0o777 | stat.S_ISVTX)
+    (root / "root").chmod(0o700)
+
+
+def _write(path: Path, text: str, *, mode: int = 0o644) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.write_text(text, encoding="utf-8")
+    path.chmod(mode)
