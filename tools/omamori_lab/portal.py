@@ -1,0 +1,153 @@
+"""The cloud's page as a program reads it: boxes and alerts over its JSON interface, and what a scene expects there."""
+
+from __future__ import annotations
+
+import dataclasses
+import http.client
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from .addresses import Terminal
+from .errors import LabError
+from .waiting import wait_for
+
+_MAX_BYTES = 16 << 20
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Expected:
+    """An alert that must be in the portal.
+
+    Attributes:
+        function: Word of the function, for example ``virus``.
+        direction: ``in`` or ``out``.
+        terminal: Whose IP and MAC it carries.
+        destination: Regular expression for the destination; empty for any.
+        severity: Stars, or None for any.
+        action: ``blocked`` or ``logged``.
+        category: Word of the category, or None when there is none to expect.
+    """
+
+    function: str
+    direction: str
+    terminal: Terminal
+    destination: str = ""
+    severity: int | None = None
+    action: str = "blocked"
+    category: str | None = None
+
+    def fits(self, alert: dict[str, Any]) -> bool:
+        """Whether an alert of the portal is this one."""
+        return (
+            alert["function"] == self.function
+            and alert["direction"] == self.direction
+            and alert["terminal_ip"] in {self.terminal.ipv4, self.terminal.ipv6}
+            and str(alert["terminal_mac"]).lower() == self.terminal.mac
+            and re.search(self.destination, str(alert["destination"])) is not None
+            and (self.severity is None or alert["severity"] == self.severity)
+            and alert["action"] == self.action
+            and (self.category is None or alert["category"] == self.category)
+        )
+
+    def __str__(self) -> str:
+        stars = "★" * self.severity if self.severity else "any severity"
+        about = f" {self.category}" if self.category else ""
+        return (
+            f"{self.function}{about} {self.direction} {stars} {self.action} "
+            f"{self.terminal.ipv4} {self.terminal.mac} → {self.destination or 'anything'}"
+        )
+
+
+def brief(alert: dict[str, Any]) -> str:
+    """Return an alert in a few words."""
+    stars = "★" * int(alert.get("severity") or 0)
+    words = [alert.get(key) for key in ("function", "category", "direction")]
+    words += [stars, alert.get("action"), alert.get("terminal_ip"), alert.get("terminal_mac"), "→"]
+    return " ".join(str(word) for word in [*words, alert.get("destination")] if word)
+
+
+class Portal:
+    """Client of the page's JSON interface.
+
+    Args:
+        port: Of the page on the loopback.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}/"
+
+    def get(self, path: str) -> Any:
+        """Return the JSON at a path.
+
+        Raises:
+            LabError: The page does not answer, or not with JSON.
+        """
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            body = answer.read(_MAX_BYTES)
+            if answer.status != 200:
+                raise LabError(f"{path}: status {answer.status}")
+            return json.loads(body)
+        except (OSError, http.client.HTTPException, ValueError) as err:
+            raise LabError(f"{path}: {err}") from err
+        finally:
+            connection.close()
+
+    def healthy(self) -> bool:
+        """Whether the page answers."""
+        try:
+            self.boxes()
+        except LabError:
+            return False
+        return True
+
+    def boxes(self) -> list[dict[str, Any]]:
+        """Return all boxes."""
+        return list(self.get("/api/v1/boxes")["boxes"])
+
+    def box(self, serial: str) -> dict[str, Any]:
+        """Return one box.
+
+        Raises:
+            LabError: The portal does not know it.
+        """
+        for box in self.boxes():
+            if box["device"] == serial:
+                return box
+        raise LabError(f"the portal does not know {serial}")
+
+    def alerts(self) -> list[dict[str, Any]]:
+        """Return all alerts."""
+        return list(self.get("/api/v1/alerts?limit=1000")["alerts"])
+
+    def await_alerts(
+        self, expected: Sequence[Expected], *, known: set[object], timeout_s: float
+    ) -> tuple[list[Expected], list[dict[str, Any]]]:
+        """Wait until every expected alert is there; return those that are missing, and all new alerts.
+
+        Args:
+            expected: What must come.
+            known: Identities of alerts from before (see `identity`).
+            timeout_s: Seconds to wait at most.
+        """
+        fresh: list[dict[str, Any]] = []
+
+        def missing() -> list[Expected]:
+            fresh[:] = [alert for alert in self.alerts() if identity(alert) not in known]
+            return [item for item in expected if not any(item.fits(alert) for alert in fresh)]
+
+        try:
+            wait_for(lambda: not missing(), "alerts", timeout_s=timeout_s, every_s=0.3)
+        except LabError:
+            return missing(), fresh
+        return [], fresh
+
+
+def identity(alert: dict[str, Any]) -> tuple[object, object, object]:
+    """Return what makes an event unique: device, boot, sequence."""
+    return alert["device"], alert["boot"], alert["seq"]
