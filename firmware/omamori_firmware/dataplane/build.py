@@ -1,0 +1,53 @@
+"""Compile the gate and its loader.
+
+Both come from `firmware/gate` and are the same bytes wherever this repository lies: the compilers are told to forget
+their directory, and debugging data is removed except the type information the kernel wants. The compilers are the
+developer machine's (Debian 12); the loader is linked statically, so it runs on any kernel and C library.
+"""
+
+import platform
+import tempfile
+from pathlib import Path
+
+from omamori_firmware.errors import SetupError
+from omamori_firmware.recipe import source_tree
+from omamori_firmware.run import require, run
+
+OBJECT = "gate.bpf.o"
+LOADER = "omamori-wire"
+_TIMEOUT_S = 120.0
+_HINT = "run tools/setup.sh"
+
+
+def build_gate(out: Path) -> None:
+    """Write the gate's object file and its loader into a directory.
+
+    Args:
+        out: An existing directory; it receives `gate.bpf.o` and the program `omamori-wire`.
+
+    Raises:
+        SetupError: A compiler or a library is not installed.
+        ToolError: The sources do not compile.
+    """
+    source = source_tree().gate
+    with tempfile.TemporaryDirectory(prefix="omamori-gate.") as work:
+        unstripped = Path(work) / OBJECT
+        _compile_object(source, unstripped)
+        run([require("llvm-strip"), "--strip-debug", "-o", out / OBJECT, unstripped], timeout_s=_TIMEOUT_S)
+    _compile_loader(source, out / LOADER)
+
+
+def _compile_object(source: Path, target: Path) -> None:
+    line: list[str | Path] = [require("clang"), "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-target", "bpf"]
+    # v3 has 32-bit arithmetic and atomics with results; every kernel since 5.12 knows it.
+    line += ["-mcpu=v3", f"-ffile-prefix-map={source}=.", "-fdebug-compilation-dir=."]
+    line += [f"-I/usr/include/{platform.machine()}-linux-gnu", "-c", "gate.bpf.c", "-o", target]
+    run(line, timeout_s=_TIMEOUT_S, cwd=source, hint=_HINT)
+
+
+def _compile_loader(source: Path, target: Path) -> None:
+    if not any(Path("/usr/lib").glob("*/libbpf.a")):
+        raise SetupError("the library libbpf is not installed", hint=_HINT)
+    line: list[str | Path] = [require("gcc"), "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-s"]
+    line += [f"-ffile-prefix-map={source}=.", "-Wl,--build-id=none", "-o", target]
+    run([*line, "omamori_wire.c", "-lbpf", "-lelf", "-lz"], timeout_s=_TIMEOUT_S, cwd=source, hint=_HINT)

@@ -1,0 +1,59 @@
+"""What the wire of a box consists of, as one value.
+
+It holds decisions, not mechanisms: `box` and `native` install it. Numbers shared with the gate (marks) are checked
+against `firmware/gate/omamori_gate.h` by a test, those shared with the engine against its configuration.
+"""
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+
+@dataclass(frozen=True)
+class WirePlan:
+    """The wire of one box.
+
+    Attributes:
+        bridge: Name of the bridge; its ports are the box's ports.
+        first_queue: First queue to the engine.
+        last_queue: Last queue; the kernel spreads flows over all of them, both directions of a flow to the same.
+        mark_bypass: Mark bit of the engine's verdict "finished with this flow".
+        mark_skip: Mark bit of the gate "let this packet pass the queue by".
+        modules: Kernel modules, loaded in this order.
+        settings: Kernel settings below net/bridge that must all be 1. Without the first two the queue rule never
+            sees a bridged packet; without the others it misses IP inside VLAN tags and PPPoE.
+        pin_directory: Where the gate's maps are.
+        group: May use the maps.
+    """
+
+    bridge: str
+    first_queue: int
+    last_queue: int
+    mark_bypass: int
+    mark_skip: int
+    modules: tuple[str, ...]
+    settings: tuple[str, ...]
+    pin_directory: PurePosixPath
+    group: str
+
+    @property
+    def marks(self) -> int:
+        """Both mark bits: a packet with either is not queued."""
+        return self.mark_bypass | self.mark_skip
+
+
+PLAN = WirePlan(
+    bridge="br0",
+    first_queue=0,
+    last_queue=1,
+    mark_bypass=0x1,
+    mark_skip=0x2,
+    modules=("br_netfilter", "nfnetlink_queue", "nf_tables", "nft_queue", "sch_ingress", "cls_bpf"),
+    settings=(
+        "bridge-nf-call-iptables",
+        "bridge-nf-call-ip6tables",
+        "bridge-nf-filter-vlan-tagged",
+        "bridge-nf-filter-pppoe-tagged",
+    ),
+    pin_directory=PurePosixPath("/sys/fs/bpf/omamori"),
+    group="omamori",
+)
