@@ -1,0 +1,218 @@
+"""The configuration file: TOML, read once at start, checked completely.
+
+An unknown key is an error: a misspelt key must not silently mean the default. Paths are relative to the file.
+
+    default_language = "ja"             # or "en"
+    state_dir = "/var/lib/omamori-cloud"
+    listen = "127.0.0.1:8080"           # or "fd://3": a listening socket that the parent process opened
+    offline_after_s = 180               # silence after which a box counts as offline
+
+    [broker]
+    host = "broker.example"
+    port = 8883
+    ca = "ca.pem"
+    cert = "ingest.crt"                 # common name `ingest`
+    key = "ingest.key"
+
+    [database]
+    url = "sqlite:////var/lib/omamori-cloud/cloud.db"
+
+    [names]                             # what the owner calls a box
+    ZA35-000001 = "本社"
+
+    [limits]                            # see Limits
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from omamori_protocol.device import check_device_id
+from omamori_protocol.errors import ProtocolError
+
+from .errors import ConfigError
+
+MAX_BYTES = 64 * 1024
+MAX_NAMES = 1000
+LANGUAGES = ("ja", "en")
+
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:-]{0,252}[A-Za-z0-9])?")
+_CLIENT_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BrokerConfig:
+    """How to reach the broker: TLS 1.3, the client certificate is the identity."""
+
+    host: str
+    ca: Path
+    cert: Path
+    key: Path
+    port: int = 8883
+    client_id: str = "omamori-cloud-ingest"  # the broker keeps our session under this name
+    keepalive_s: int = 30
+    session_expiry_s: int = 7 * 86400  # how long the broker keeps unread events for us
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Bounds of everything that grows; rows beyond them are deleted, the oldest first."""
+
+    devices: int = 10_000
+    heartbeats_per_device: int = 2_880  # two days
+    events_per_device: int = 200_000
+    refusals_per_device: int = 100
+    batch_messages: int = 500  # messages stored in one transaction
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CloudConfig:
+    """Everything `omamori-cloud` needs to know; see the module's example."""
+
+    broker: BrokerConfig
+    database_url: str
+    state_dir: Path
+    listen: str = "127.0.0.1:8080"
+    hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]")  # accepted Host headers
+    default_language: str = "ja"
+    offline_after_s: int = 180
+    names: dict[str, str] = dataclasses.field(default_factory=dict)
+    limits: Limits = dataclasses.field(default_factory=Limits)
+
+
+class _Table:
+    """One table of the file; every `take` removes a key, what remains is unknown."""
+
+    def __init__(self, body: Any, where: str) -> None:
+        if not isinstance(body, dict):
+            raise ConfigError(where or "configuration", "expected a table")
+        self._body = dict(body)
+        self._where = where
+
+    def name(self, key: str) -> str:
+        return f"{self._where}.{key}" if self._where else key
+
+    def text(self, key: str, default: str | None = None, *, form: re.Pattern[str] | None = None) -> str:
+        value = self._body.pop(key, default)
+        if value is None:
+            raise ConfigError(self.name(key), "is missing")
+        if not isinstance(value, str) or not value or (form is not None and not form.fullmatch(value)):
+            raise ConfigError(self.name(key), f"{str(value)[:60]!r} is not allowed")
+        return value
+
+    def number(self, key: str, default: int, low: int, high: int) -> int:
+        value = self._body.pop(key, default)
+        if type(value) is not int or not low <= value <= high:
+            raise ConfigError(self.name(key), f"{str(value)[:40]} is not an integer from {low} to {high}")
+        return value
+
+    def table(self, key: str) -> _Table:
+        return _Table(self._body.pop(key, {}), self.name(key))
+
+    def texts(self, key: str, default: tuple[str, ...], maximum: int) -> tuple[str, ...]:
+        value = self._body.pop(key, list(default))
+        if not isinstance(value, list) or len(value) > maximum or not all(isinstance(item, str) for item in value):
+            raise ConfigError(self.name(key), f"expected a list of at most {maximum} texts")
+        return tuple(value)
+
+    def rest(self) -> dict[str, Any]:
+        rest, self._body = self._body, {}
+        return rest
+
+    def close(self) -> None:
+        if self._body:
+            raise ConfigError(self.name(min(self._body)), "unknown key")
+
+
+def _broker(table: _Table, base: Path) -> BrokerConfig:
+    broker = BrokerConfig(
+        host=table.text("host", form=_HOST),
+        port=table.number("port", BrokerConfig.port, 1, 65535),
+        ca=base / table.text("ca"),
+        cert=base / table.text("cert"),
+        key=base / table.text("key"),
+        client_id=table.text("client_id", BrokerConfig.client_id, form=_CLIENT_ID),
+        keepalive_s=table.number("keepalive_s", BrokerConfig.keepalive_s, 5, 3600),
+        session_expiry_s=table.number("session_expiry_s", BrokerConfig.session_expiry_s, 0, 2**32 - 2),
+    )
+    table.close()
+    return broker
+
+
+def _limits(table: _Table) -> Limits:
+    values = {
+        item.name: table.number(item.name, int(str(item.default)), 1, 1_000_000) for item in dataclasses.fields(Limits)
+    }
+    table.close()
+    return Limits(**values)
+
+
+def _names(table: _Table) -> dict[str, str]:
+    names = table.rest()
+    if len(names) > MAX_NAMES:
+        raise ConfigError("names", f"{len(names)} names, allowed {MAX_NAMES}")
+    for device, name in names.items():
+        try:
+            check_device_id(device)
+        except ProtocolError as err:
+            raise ConfigError(f"names.{device[:40]}", str(err), hint=err.hint) from err
+        if not isinstance(name, str) or not 1 <= len(name) <= 60:
+            raise ConfigError(f"names.{device}", "expected 1 to 60 characters")
+    return names
+
+
+def parse_config(data: bytes, base: Path) -> CloudConfig:
+    """Read a configuration.
+
+    Args:
+        data: The file's bytes.
+        base: Directory that relative paths start from.
+
+    Raises:
+        ConfigError: Not TOML, an unknown or missing key, a value out of its form.
+    """
+    if len(data) > MAX_BYTES:
+        raise ConfigError("configuration", f"{len(data)} bytes, allowed {MAX_BYTES}")
+    try:
+        body = tomllib.loads(data.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as err:
+        raise ConfigError("configuration", f"not TOML: {str(err)[:120]}") from err
+    top = _Table(body, "")
+    state_dir = base / top.text("state_dir", "/var/lib/omamori-cloud")
+    database = top.table("database")
+    database_url = database.text("url", f"sqlite:///{(state_dir / 'cloud.db').absolute()}")
+    database.close()
+    language = top.text("default_language", CloudConfig.default_language)
+    if language not in LANGUAGES:
+        raise ConfigError("default_language", f"{language[:20]!r} is not one of {', '.join(LANGUAGES)}")
+    config = CloudConfig(
+        broker=_broker(top.table("broker"), base),
+        database_url=database_url,
+        state_dir=state_dir,
+        listen=top.text("listen", CloudConfig.listen),
+        hosts=top.texts("hosts", CloudConfig.hosts, 20),
+        default_language=language,
+        offline_after_s=top.number("offline_after_s", CloudConfig.offline_after_s, 5, 86400),
+        names=_names(top.table("names")),
+        limits=_limits(top.table("limits")),
+    )
+    top.close()
+    return config
+
+
+def load_config(path: Path) -> CloudConfig:
+    """Read the configuration file at `path`.
+
+    Raises:
+        ConfigError: It cannot be read, or `parse_config` refuses it.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as err:
+        raise ConfigError(str(path), f"cannot be read: {err.strerror}") from err
+    return parse_config(data, path.absolute().parent)

@@ -1,0 +1,102 @@
+"""What the store knows, as values that the rules and the views work on.
+
+Nothing here is ready for a person: texts are as the box sent them (see `harmless`), times are milliseconds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from omamori_protocol.vocabulary import (
+    Action,
+    Direction,
+    EngineState,
+    EventKind,
+    FeedState,
+    Function,
+    Presence,
+    Severity,
+    Slot,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BoxFacts:
+    """A box as its newest messages describe it; None is "it has not said".
+
+    Firmware, slot and feed are from the newer of state and heartbeat. `refused` counts messages not taken in.
+    """
+
+    device: str
+    first_seen_ms: int
+    last_contact_ms: int | None = None
+    presence: Presence | None = None
+    presence_ms: int | None = None
+    model: str | None = None
+    flavour: str | None = None
+    firmware: str | None = None
+    slot: Slot | None = None
+    feed_serial: int | None = None
+    feed_state: FeedState | None = None
+    feed_reason: str | None = None
+    certificate_expires_s: int | None = None
+    engine: EngineState | None = None
+    uptime_s: int | None = None
+    agent_rss_kib: int | None = None
+    memory_available_kib: int | None = None
+    spool_depth: int | None = None
+    uninspected_s: int | None = None
+    inspected_packets: int | None = None
+    bypassed_packets: int | None = None
+    blocked_packets: int | None = None
+    refused: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EventFacts:
+    """One event; `occurred_ms` is the box's time unless its clock was plainly wrong (see `intake`)."""
+
+    id: int
+    device: str
+    boot: int
+    seq: int
+    kind: EventKind
+    at_ms: int
+    occurred_ms: int
+    received_ms: int
+    severity: Severity
+    function: Function | None = None
+    direction: Direction | None = None
+    action: Action | None = None
+    terminal_ip: str | None = None
+    terminal_mac: bytes | None = None
+    destination: str | None = None
+    remote_ip: str | None = None
+    remote_port: int | None = None
+    protocol: str | None = None
+    rule_id: int | None = None
+    rule: str | None = None
+    category: str | None = None
+    count: int = 1
+    feed_serial: int | None = None
+    feed_state: FeedState | None = None
+    text: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RefusalFacts:
+    """A message that was not taken in; `device` is empty when the topic names none."""
+
+    device: str
+    received_ms: int
+    reason: str
+    detail: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AlertTotals:
+    """How many occurrences since some moment, folded ones counted fully."""
+
+    blocked: int = 0
+    logged: int = 0
+    urgent: int = 0  # three stars

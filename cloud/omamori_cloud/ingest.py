@@ -1,0 +1,259 @@
+"""Brings messages from the broker into the store, in one thread.
+
+One thread on purpose: it reads what the broker has, stores it as a batch in one transaction, and only then
+acknowledges it, on the same connection. While the database does not answer, nothing is read, so the broker keeps what
+we have not stored (its session for us survives our absence, and its own restart if it is told to persist). After a
+lost connection nothing that belonged to it is acknowledged: the broker delivers it again, and the store recognises it.
+
+It decides nothing about messages: see `intake`, `presence` and `store.writer`.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+from typing import Any
+
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from omamori_protocol.topics import MAX_TOPIC_LENGTH, Leaf, any_device
+
+from .clock import Clock
+from .config import BrokerConfig
+from .errors import ConfigError, StoreUnavailableError
+from .intake import Delivery, Message, Refusal, take_in
+from .store.writer import Writer
+
+logger = logging.getLogger(__name__)
+
+RECEIVE_MAXIMUM = 1_000  # messages the broker may send before we acknowledge one
+MAX_PACKET_BYTES = 64 * 1024  # larger ones never reach us; the broker drops them
+
+_IDLE_WAIT_S = 0.5  # also how soon a stop is noticed
+_GATHER_WAIT_S = 0.01  # silence after which a batch is stored
+_GATHER_LIMIT_S = 0.1  # age at which it is stored although more is coming
+_RETRY_FIRST_S, _RETRY_LAST_S = 0.5, 10.0
+_CONNECT_TIMEOUT_S = 10.0
+
+
+class IngestStatus:
+    """Whether messages come in now; written by the ingest thread, read by the page."""
+
+    def __init__(self) -> None:
+        """Start out disconnected."""
+        self._lock = threading.Lock()
+        self._trouble = "not connected yet"
+
+    def set(self, trouble: str) -> bool:
+        """Set what is wrong (empty: nothing); returns whether that is news."""
+        with self._lock:
+            news = trouble != self._trouble
+            self._trouble = trouble
+            return news
+
+    @property
+    def trouble(self) -> str:
+        """What keeps messages from coming in; empty while they do."""
+        with self._lock:
+            return self._trouble
+
+
+def tls_context(config: BrokerConfig) -> ssl.SSLContext:
+    """Return TLS 1.3 with our certificate; trusts the configured authority and no other.
+
+    Raises:
+        ConfigError: A file cannot be read or does not hold what it should.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    try:
+        context.load_verify_locations(cafile=config.ca)
+    except (OSError, ssl.SSLError) as err:
+        raise ConfigError("broker.ca", f"{config.ca} is not usable: {err}") from err
+    try:
+        context.load_cert_chain(config.cert, config.key, password="")  # never ask on a terminal
+    except (OSError, ssl.SSLError) as err:
+        raise ConfigError("broker.cert", f"{config.cert} and its key are not usable: {err}") from err
+    return context
+
+
+class Ingest:
+    """The worker; `run` is its thread."""
+
+    name = "ingest"
+
+    def __init__(
+        self,
+        config: BrokerConfig,
+        writer: Writer,
+        *,
+        batch_messages: int,
+        clock: Clock,
+        status: IngestStatus,
+        stop: threading.Event,
+    ) -> None:
+        """Take the collaborators and read the certificates.
+
+        Args:
+            config: Which broker, and who we are.
+            writer: Where batches go; used by this worker only.
+            batch_messages: Most messages of one transaction.
+            clock: Time of reception.
+            status: Told whether messages come in.
+            stop: Ends `run`.
+
+        Raises:
+            ConfigError: The certificates are not usable.
+        """
+        self._config = config
+        self._writer = writer
+        self._batch_messages = batch_messages
+        self._clock = clock
+        self._status = status
+        self._stop = stop
+        self._batch: list[Message | Refusal] = []
+        self._unacknowledged: list[tuple[int, int]] = []
+        self._ended = ""
+        self._client = self._make_client(tls_context(config))
+
+    def _make_client(self, context: ssl.SSLContext) -> Client:
+        client = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=self._config.client_id,
+            protocol=MQTTProtocolVersion.MQTTv5,
+            reconnect_on_failure=False,
+            manual_ack=True,
+        )
+        client.tls_set_context(context)
+        client.connect_timeout = _CONNECT_TIMEOUT_S
+        client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        return client
+
+    def run(self) -> None:
+        """Connect, take in, connect again, until stopped."""
+        retry_s = _RETRY_FIRST_S
+        while not self._stop.is_set():
+            was_connected = self._converse()
+            if self._stop.is_set():
+                break
+            retry_s = _RETRY_FIRST_S if was_connected else min(retry_s * 2, _RETRY_LAST_S)
+            self._stop.wait(retry_s)
+
+    def _converse(self) -> bool:
+        """Hold one connection until it ends; returns whether it was ever good."""
+        self._batch.clear()
+        self._unacknowledged.clear()
+        self._ended = ""
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho leaves it untyped
+        properties.SessionExpiryInterval = self._config.session_expiry_s
+        properties.ReceiveMaximum = RECEIVE_MAXIMUM
+        properties.MaximumPacketSize = MAX_PACKET_BYTES
+        try:
+            self._client.connect(
+                self._config.host,
+                self._config.port,
+                keepalive=self._config.keepalive_s,
+                clean_start=False,
+                properties=properties,
+            )
+            was_connected = self._take_in_while_connected()
+        except OSError as err:
+            self._report(f"the broker cannot be reached: {err}")
+            return False
+        if not self._stop.is_set():
+            self._report(self._ended or "the connection to the broker was lost")
+        return was_connected
+
+    def _take_in_while_connected(self) -> bool:
+        was_connected = False
+        while True:
+            gathered = len(self._batch)
+            rc = self._client.loop(_GATHER_WAIT_S if gathered else _IDLE_WAIT_S)
+            was_connected = was_connected or self._client.is_connected()
+            if self._batch and (len(self._batch) == gathered or self._batch_is_ripe()):
+                self._store(acknowledge=rc == MQTTErrorCode.MQTT_ERR_SUCCESS)
+            if rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                return was_connected
+            if self._stop.is_set():
+                self._client.disconnect()
+                return was_connected
+
+    def _batch_is_ripe(self) -> bool:
+        return (
+            len(self._batch) >= self._batch_messages
+            or self._clock() - self._batch[0].received_ms >= _GATHER_LIMIT_S * 1000
+        )
+
+    def _store(self, *, acknowledge: bool) -> None:
+        retry_s = _RETRY_FIRST_S
+        while True:
+            try:
+                report = self._writer.store(self._batch)
+                break
+            except StoreUnavailableError as err:
+                self._report(str(err))
+                if self._stop.wait(retry_s):
+                    return
+                retry_s = min(retry_s * 2, _RETRY_LAST_S)
+        logger.debug("stored %s", report)
+        if acknowledge:
+            for mid, qos in self._unacknowledged:
+                self._client.ack(mid, qos)
+            if self._client.is_connected() and self._status.trouble.startswith("database"):
+                self._report("")
+        self._batch.clear()
+        self._unacknowledged.clear()
+
+    def _report(self, trouble: str) -> None:
+        if self._status.set(trouble):
+            if trouble:
+                logger.warning("nothing comes in: %s", trouble)
+            else:
+                logger.info("messages come in from %s:%s", self._config.host, self._config.port)
+
+    def _on_connect(self, client: Client, _data: Any, _flags: Any, reason: ReasonCode, _properties: Any) -> None:
+        if reason.is_failure:
+            self._ended = f"the broker refuses us: {reason}"
+            return
+        options = SubscribeOptions(qos=1)
+        client.subscribe([(any_device(leaf), options) for leaf in (Leaf.STATE, Leaf.EVENT, Leaf.HEARTBEAT)])
+
+    def _on_subscribe(self, client: Client, _data: Any, _mid: int, reasons: list[ReasonCode], _properties: Any) -> None:
+        refused = [str(reason) for reason in reasons if reason.is_failure]
+        if refused:
+            self._ended = f"the broker refuses our subscription: {', '.join(refused)[:200]}"
+            client.disconnect()
+        else:
+            self._report("")
+
+    def _on_disconnect(self, _client: Client, _data: Any, _flags: Any, reason: ReasonCode, _properties: Any) -> None:
+        if reason.is_failure and not self._ended:
+            self._ended = f"the connection to the broker was lost: {reason}"
+
+    def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
+        try:
+            topic = message.topic[: MAX_TOPIC_LENGTH + 1]
+        except UnicodeDecodeError:
+            topic = ""
+        self._batch.append(
+            take_in(
+                Delivery(
+                    topic=topic,
+                    payload=bytes(message.payload),
+                    received_ms=self._clock(),
+                    retained=message.retain,
+                    content_type=getattr(message.properties, "ContentType", None),
+                )
+            )
+        )
+        if message.qos > 0:
+            self._unacknowledged.append((message.mid, message.qos))

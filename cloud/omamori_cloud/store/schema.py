@@ -1,0 +1,130 @@
+"""The tables, as the newest migration leaves them.
+
+All times are milliseconds since 1970 (UTC) in 64-bit integers: the same everywhere, sortable, no driver's opinion on
+time zones. Closed choices are stored by their wire numbers, which are never reused.
+
+A change here needs a migration in `migrations/versions`; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, ForeignKey, Index, Integer, LargeBinary, SmallInteger, String, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+# SQLite numbers rows by itself only in a column of exactly the type INTEGER.
+_RowId = BigInteger().with_variant(Integer, "sqlite")
+
+
+class Base(DeclarativeBase):
+    """Root of all tables."""
+
+
+class Device(Base):
+    """A box that has been heard of."""
+
+    __tablename__ = "devices"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    first_seen_ms: Mapped[int] = mapped_column(BigInteger)
+    last_contact_ms: Mapped[int | None] = mapped_column(BigInteger)
+    latest_heartbeat_id: Mapped[int | None] = mapped_column(BigInteger)  # no foreign key: heartbeats come and go
+    refused: Mapped[int] = mapped_column(BigInteger, default=0)
+
+
+class Heartbeat(Base):
+    """A sign of life."""
+
+    __tablename__ = "heartbeats"
+    __table_args__ = (Index("ix_heartbeats_device", "device_id", "id"),)
+
+    id: Mapped[int] = mapped_column(_RowId, primary_key=True, autoincrement=True)
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"))
+    received_ms: Mapped[int] = mapped_column(BigInteger)
+    boot: Mapped[int] = mapped_column(BigInteger)
+    seq: Mapped[int] = mapped_column(BigInteger)
+    sent_s: Mapped[int] = mapped_column(BigInteger)
+    uptime_s: Mapped[int] = mapped_column(BigInteger)
+    firmware: Mapped[str] = mapped_column(String(32))
+    slot: Mapped[int] = mapped_column(SmallInteger)
+    feed_serial: Mapped[int] = mapped_column(BigInteger)
+    feed_state: Mapped[int] = mapped_column(SmallInteger)
+    engine: Mapped[int] = mapped_column(SmallInteger)
+    agent_rss_kib: Mapped[int] = mapped_column(BigInteger)
+    memory_available_kib: Mapped[int] = mapped_column(BigInteger)
+    spool_depth: Mapped[int] = mapped_column(BigInteger)
+    uninspected_s: Mapped[int] = mapped_column(BigInteger)
+    inspected_packets: Mapped[int] = mapped_column(BigInteger)
+    bypassed_packets: Mapped[int] = mapped_column(BigInteger)
+    blocked_packets: Mapped[int] = mapped_column(BigInteger)
+
+
+class State(Base):
+    """The state that counts, one row for each box; see `presence` for which one counts."""
+
+    __tablename__ = "states"
+
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
+    received_ms: Mapped[int] = mapped_column(BigInteger)
+    presence_ms: Mapped[int] = mapped_column(BigInteger)  # a will changes presence only, not what the box told
+    session: Mapped[bytes] = mapped_column(LargeBinary(8))
+    presence: Mapped[int] = mapped_column(SmallInteger)
+    boot: Mapped[int] = mapped_column(BigInteger)
+    since_s: Mapped[int] = mapped_column(BigInteger)
+    model: Mapped[str] = mapped_column(String(32))
+    firmware: Mapped[str] = mapped_column(String(32))
+    flavour: Mapped[str] = mapped_column(String(16))
+    slot: Mapped[int] = mapped_column(SmallInteger)
+    feed_serial: Mapped[int] = mapped_column(BigInteger)
+    feed_state: Mapped[int] = mapped_column(SmallInteger)
+    feed_reason: Mapped[str | None] = mapped_column(String(300))
+    certificate_expires_s: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class Event(Base):
+    """Something that happened; (device, boot, seq) makes a second delivery recognisable."""
+
+    __tablename__ = "events"
+    __table_args__ = (
+        UniqueConstraint("device_id", "boot", "seq", name="uq_events_origin"),
+        Index("ix_events_time", "kind", "occurred_ms", "id"),
+        Index("ix_events_device", "device_id", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(_RowId, primary_key=True, autoincrement=True)
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"))
+    boot: Mapped[int] = mapped_column(BigInteger)
+    seq: Mapped[int] = mapped_column(BigInteger)
+    at_ms: Mapped[int] = mapped_column(BigInteger)
+    occurred_ms: Mapped[int] = mapped_column(BigInteger)
+    received_ms: Mapped[int] = mapped_column(BigInteger)
+    kind: Mapped[int] = mapped_column(SmallInteger)
+    severity: Mapped[int] = mapped_column(SmallInteger)
+    function: Mapped[int | None] = mapped_column(SmallInteger)
+    direction: Mapped[int | None] = mapped_column(SmallInteger)
+    action: Mapped[int | None] = mapped_column(SmallInteger)
+    terminal_ip: Mapped[str | None] = mapped_column(String(45))
+    terminal_mac: Mapped[bytes | None] = mapped_column(LargeBinary(6))
+    destination: Mapped[str | None] = mapped_column(String(255))
+    remote_ip: Mapped[str | None] = mapped_column(String(45))
+    remote_port: Mapped[int | None] = mapped_column(Integer)
+    protocol: Mapped[str | None] = mapped_column(String(16))
+    rule_id: Mapped[int | None] = mapped_column(BigInteger)
+    rule: Mapped[str | None] = mapped_column(String(200))
+    category: Mapped[str | None] = mapped_column(String(40))
+    count: Mapped[int] = mapped_column(BigInteger)
+    feed_serial: Mapped[int | None] = mapped_column(BigInteger)
+    feed_state: Mapped[int | None] = mapped_column(SmallInteger)
+    text: Mapped[str | None] = mapped_column(String(300))
+
+
+class Refusal(Base):
+    """A message that was not taken in; for operators. `device` is empty when the topic names none."""
+
+    __tablename__ = "refusals"
+    __table_args__ = (Index("ix_refusals_device", "device", "id"),)
+
+    id: Mapped[int] = mapped_column(_RowId, primary_key=True, autoincrement=True)
+    device: Mapped[str] = mapped_column(String(32))
+    received_ms: Mapped[int] = mapped_column(BigInteger)
+    reason: Mapped[str] = mapped_column(String(32))
+    detail: Mapped[str] = mapped_column(String(200))

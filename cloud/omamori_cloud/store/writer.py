@@ -1,0 +1,256 @@
+"""The only place that changes rows: stores batches of what ingest took in, and keeps every table within its bound.
+
+* A batch is one transaction. When `store` returns, it is on disk, and its messages may be acknowledged.
+* Storing something twice is harmless: events are unique by (device, boot, seq), a state replaces itself.
+* A row that the database refuses for what it holds becomes a refusal; the rest of its batch is stored.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Engine, delete, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
+
+from omamori_cloud.config import Limits
+from omamori_cloud.errors import StoreUnavailableError
+from omamori_cloud.intake import MAX_DETAIL, Message, Refusal, RefusalReason, canonical_address, occurred_ms
+from omamori_cloud.presence import SessionMark, state_counts
+from omamori_protocol.messages import Event as EventMessage
+from omamori_protocol.messages import Heartbeat as HeartbeatMessage
+from omamori_protocol.messages import State as StateMessage
+from omamori_protocol.vocabulary import Presence
+
+from . import schema
+
+_TRIM_EVERY = 256  # rows of one device that may pile up beyond the bound before they are trimmed
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StoreReport:
+    """What became of a batch."""
+
+    events: int = 0
+    duplicates: int = 0
+    states: int = 0
+    stale_wills: int = 0
+    heartbeats: int = 0
+    refusals: int = 0
+
+
+def _plain(message: Any) -> dict[str, Any]:
+    """Return a message's fields as column values; closed choices become their numbers."""
+    return {
+        item.name: int(value) if isinstance(value := getattr(message, item.name), int) else value
+        for item in dataclasses.fields(message)
+    }
+
+
+class Writer:
+    """Stores batches. Use one at a time: it remembers which devices exist and when it last trimmed."""
+
+    def __init__(self, engine: Engine, limits: Limits) -> None:
+        """Take the database and the bounds; nothing is read yet."""
+        self._engine = engine
+        self._limits = limits
+        self._devices: set[str] | None = None
+        self._since_trim: Counter[tuple[str, str]] = Counter()
+
+    def store(self, batch: Sequence[Message | Refusal]) -> StoreReport:
+        """Store `batch` and everything it implies.
+
+        Raises:
+            StoreUnavailableError: The database does not answer; nothing of the batch is stored.
+        """
+        try:
+            return self._store_all(batch)
+        except (DataError, IntegrityError) as err:
+            cause: Exception = err
+        except DBAPIError as err:
+            self._devices = None
+            raise StoreUnavailableError(f"database: {str(err.orig)[:200]}") from err
+        except (StatementError, OverflowError) as err:
+            cause = err
+        self._devices = None
+        if len(batch) > 1:
+            return _sum(self.store([item]) for item in batch)
+        item = batch[0]
+        if isinstance(item, Refusal):
+            raise StoreUnavailableError(f"database: refuses a refusal: {str(cause)[:200]}") from cause
+        detail = f"database: {str(cause).splitlines()[0]}"[:MAX_DETAIL]
+        return self.store(
+            [
+                Refusal(
+                    device=item.device,
+                    reason=RefusalReason.UNSTORABLE,
+                    detail=detail,
+                    received_ms=item.received_ms,
+                )
+            ]
+        )
+
+    def _store_all(self, batch: Sequence[Message | Refusal]) -> StoreReport:
+        with self._engine.connect().execution_options(writes=True) as connection, connection.begin():
+            transaction = _Transaction(connection, self._limits, self._known_devices(connection))
+            for item in batch:
+                transaction.add(item)
+            report = transaction.finish()
+            self._trim(connection, transaction.inserted)
+        self._devices = transaction.devices
+        return report
+
+    def _known_devices(self, connection: Connection) -> set[str]:
+        if self._devices is None:
+            self._devices = set(connection.scalars(select(schema.Device.id)))
+        return set(self._devices)
+
+    def _trim(self, connection: Connection, inserted: Counter[tuple[str, str]]) -> None:
+        bounds: dict[str, tuple[Any, Any, int]] = {
+            "heartbeats": (schema.Heartbeat, schema.Heartbeat.device_id, self._limits.heartbeats_per_device),
+            "events": (schema.Event, schema.Event.device_id, self._limits.events_per_device),
+            "refusals": (schema.Refusal, schema.Refusal.device, self._limits.refusals_per_device),
+        }
+        for key, count in inserted.items():
+            first = key not in self._since_trim
+            self._since_trim[key] += count
+            table, column, keep = bounds[key[0]]
+            if not first and self._since_trim[key] < min(_TRIM_EVERY, keep):
+                continue
+            self._since_trim[key] = 0
+            oldest_beyond = (
+                select(table.id).where(column == key[1]).order_by(table.id.desc()).limit(1).offset(keep)
+            ).scalar_subquery()
+            connection.execute(delete(table).where(column == key[1], table.id <= oldest_beyond))
+
+
+def _sum(reports: Any) -> StoreReport:
+    totals: Counter[str] = Counter()
+    for report in reports:
+        totals.update(dataclasses.asdict(report))
+    return StoreReport(**totals)
+
+
+class _Transaction:
+    """One batch on its way into the database."""
+
+    def __init__(self, connection: Connection, limits: Limits, devices: set[str]) -> None:
+        self.devices = devices
+        self.inserted: Counter[tuple[str, str]] = Counter()
+        self._connection = connection
+        self._limits = limits
+        self._events: list[dict[str, Any]] = []
+        self._refusals: list[dict[str, Any]] = []
+        self._contact: dict[str, int] = {}
+        self._totals: Counter[str] = Counter()
+
+    def add(self, item: Message | Refusal) -> None:
+        """Store one item, or put it aside for `finish`."""
+        if item.device and not self._ensure_device(item.device, item.received_ms):
+            detail = f"{item.device}: {len(self.devices)} devices are known, which is the bound"
+            item = Refusal(
+                device="", reason=RefusalReason.TOO_MANY_DEVICES, detail=detail, received_ms=item.received_ms
+            )
+        if isinstance(item, Refusal):
+            self._add_refusal(item)
+            return
+        body = item.body
+        alive = not item.retained
+        if isinstance(body, EventMessage):
+            self._events.append(
+                {
+                    **_plain(body),
+                    "device_id": item.device,
+                    "terminal_ip": canonical_address(body.terminal_ip),
+                    "remote_ip": canonical_address(body.remote_ip),
+                    "occurred_ms": occurred_ms(body.at_ms, item.received_ms),
+                    "received_ms": item.received_ms,
+                }
+            )
+        elif isinstance(body, HeartbeatMessage):
+            self._add_heartbeat(item.device, body, item.received_ms)
+        else:
+            alive = alive and body.presence is Presence.ONLINE
+            self._add_state(item.device, body, item.received_ms)
+        if alive:
+            self._contact[item.device] = item.received_ms
+
+    def finish(self) -> StoreReport:
+        """Store what was put aside and say what was done."""
+        if self._events:
+            dialect: Any = postgresql if self._connection.dialect.name == "postgresql" else sqlite
+            statement = dialect.insert(schema.Event).on_conflict_do_nothing(index_elements=["device_id", "boot", "seq"])
+            stored = self._connection.execute(statement, self._events).rowcount
+            self._totals["events"] = stored
+            self._totals["duplicates"] = len(self._events) - stored
+            for row in self._events:
+                self.inserted["events", row["device_id"]] += 1
+        if self._refusals:
+            self._connection.execute(insert(schema.Refusal), self._refusals)
+        for device, at_ms in self._contact.items():
+            self._connection.execute(
+                update(schema.Device).where(schema.Device.id == device).values(last_contact_ms=at_ms)
+            )
+        return StoreReport(**self._totals)
+
+    def _ensure_device(self, device: str, at_ms: int) -> bool:
+        if device in self.devices:
+            return True
+        if len(self.devices) >= self._limits.devices:
+            return False
+        self._connection.execute(insert(schema.Device).values(id=device, first_seen_ms=at_ms, refused=0))
+        self.devices.add(device)
+        return True
+
+    def _add_refusal(self, refusal: Refusal) -> None:
+        self._refusals.append(
+            {
+                "device": refusal.device,
+                "received_ms": refusal.received_ms,
+                "reason": refusal.reason.value,
+                "detail": refusal.detail,
+            }
+        )
+        self.inserted["refusals", refusal.device] += 1
+        self._totals["refusals"] += 1
+        if refusal.device:
+            self._connection.execute(
+                update(schema.Device)
+                .where(schema.Device.id == refusal.device)
+                .values(refused=schema.Device.refused + 1)
+            )
+
+    def _add_heartbeat(self, device: str, body: HeartbeatMessage, at_ms: int) -> None:
+        row = {**_plain(body), "device_id": device, "received_ms": at_ms}
+        new_id = self._connection.execute(insert(schema.Heartbeat).values(row)).inserted_primary_key
+        self._connection.execute(
+            update(schema.Device)
+            .where(schema.Device.id == device)
+            .values(latest_heartbeat_id=new_id[0] if new_id else None)
+        )
+        self.inserted["heartbeats", device] += 1
+        self._totals["heartbeats"] += 1
+
+    def _add_state(self, device: str, body: StateMessage, at_ms: int) -> None:
+        table = schema.State
+        row = self._connection.execute(
+            select(table.session, table.boot, table.since_s, table.presence).where(table.device_id == device)
+        ).first()
+        known = None if row is None else SessionMark(session=row.session, boot=row.boot, since_s=row.since_s)
+        if not state_counts(known, body):
+            self._totals["stale_wills"] += 1
+            return
+        self._totals["states"] += 1
+        values = {**_plain(body), "received_ms": at_ms, "presence_ms": at_ms}
+        if row is None:
+            self._connection.execute(insert(table).values(device_id=device, **values))
+            return
+        if body.presence is Presence.OFFLINE and body.session == row.session:
+            # A will was written when the connection began: all but the presence in it may be long outdated.
+            values = {"presence": int(Presence.OFFLINE)}
+            if row.presence != Presence.OFFLINE:
+                values["presence_ms"] = at_ms
+        self._connection.execute(update(table).where(table.device_id == device).values(values))

@@ -1,0 +1,358 @@
+"""The English words: they say what the Japanese ones say."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from omamori_cloud.health import FeedProblem, Finding
+from omamori_protocol.vocabulary import Action, Direction, EngineState, Function, Severity
+
+from .catalogue import (
+    AlertWords,
+    BoxWords,
+    Counted,
+    FilterWords,
+    FindingWords,
+    FunctionWords,
+    HeadlineWords,
+    OtherWords,
+    TimeWords,
+    Wording,
+)
+
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def _of(count: int, unit: str) -> str:
+    return f"{count:,} {unit}" if count == 1 else f"{count:,} {unit}s"
+
+
+def _ago(seconds: int) -> str:
+    if seconds < 60:
+        return "within a minute"
+    if seconds < 3600:
+        return f"{_of(seconds // 60, 'minute')} ago"
+    if seconds < 86400:
+        return f"{_of(seconds // 3600, 'hour')} ago"
+    return f"{_of(seconds // 86400, 'day')} ago"
+
+
+def _span(seconds: int) -> str:
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60} s" if seconds % 60 else f"{seconds // 60} min"
+    if seconds < 86400:
+        return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+    return f"{_of(seconds // 86400, 'day')} {seconds % 86400 // 3600} h"
+
+
+def _moment(at: datetime, now: datetime) -> str:
+    clock = f"{at:%H:%M:%S}"
+    if at.date() == now.date():
+        return f"Today {clock}"
+    day = f"{at.day} {_MONTHS[at.month - 1]}"
+    return f"{day} {clock}" if at.year == now.year else f"{day} {at.year} {clock}"
+
+
+ENGLISH = Wording(
+    language="en",
+    functions={
+        Function.VIRUS: FunctionWords(
+            name="Virus",
+            meaning="A download or an attachment contained something known as a virus.",
+            advice=(
+                "If it says blocked, the file has been made unusable. Delete files you did not expect without opening "
+                "them, and let the antivirus program of that device run a full check."
+            ),
+        ),
+        Function.IPS: FunctionWords(
+            name="Intrusion",
+            meaning="Traffic looked like an attack on a weakness, or like what a hijacked device sends.",
+            advice=(
+                "If it came from outside, it was stopped at the door: bring the software of the targeted device up to "
+                "date. If it came from inside, that device may already be infected: take it off the network and ask us."
+            ),
+        ),
+        Function.DANGEROUS_SITE: FunctionWords(
+            name="Dangerous site",
+            meaning="Traffic with somebody known for fraud, for spreading viruses or the like.",
+            advice=(
+                "Ask the user which mail or page led there. If a password or card number was entered, change or cancel "
+                "it at once. If it repeats while nobody uses the device, suspect an infection."
+            ),
+        ),
+        Function.CATEGORY: FunctionWords(
+            name="Non-business site",
+            meaning="A kind of site that often has nothing to do with work, such as games. It does not mean danger.",
+            advice="Compare with your own rules and talk to the user if needed. If it is for work, nothing is wrong.",
+        ),
+        Function.APPLICATION: FunctionWords(
+            name="Application",
+            meaning="Traffic of social media, file exchange, games and other programs through which data may leak.",
+            advice="Check whether your company allows the program. If not, ask the user to stop using it.",
+        ),
+        Function.BEHAVIOUR: FunctionWords(
+            name="Behaviour",
+            meaning="A device does what normal work does not need, such as probing other devices one after another.",
+            advice="Take it off the network and check it with an antivirus program. If nobody knows it, ask us.",
+        ),
+        Function.FIREWALL: FunctionWords(
+            name="Firewall",
+            meaning="Traffic that is broken, or that lies about its sender.",
+            advice="Once is nothing to worry about. If one device repeats it, check it for faults and wrong settings.",
+        ),
+    },
+    unknown_function=FunctionWords(
+        name="Other",
+        meaning="A kind of alert that this page does not know yet.",
+        advice="Please tell whoever looks after the box.",
+    ),
+    sentences={
+        (Function.VIRUS, Direction.IN): "A virus was found in a file that {terminal} was receiving from {peer}.",
+        (Function.VIRUS, Direction.OUT): "A virus was found in a file that {terminal} was sending to {peer}.",
+        (Function.IPS, Direction.IN): "{peer} on the internet attacked a weakness of {terminal}.",
+        (Function.IPS, Direction.OUT): "{terminal} was sending malicious traffic to {peer} on the internet.",
+        (Function.DANGEROUS_SITE, Direction.IN): "{peer}, known to be dangerous, contacted {terminal}.",
+        (Function.DANGEROUS_SITE, Direction.OUT): "{terminal} tried to reach {peer}, which is known to be dangerous.",
+        (Function.CATEGORY, Direction.IN): "{peer}, probably not for work, contacted {terminal}.",
+        (Function.CATEGORY, Direction.OUT): "{terminal} opened {peer}, probably not for work.",
+        (Function.APPLICATION, Direction.IN): "{peer} used a non-business application with {terminal}.",
+        (Function.APPLICATION, Direction.OUT): "{terminal} used a non-business application with {peer}.",
+        (Function.BEHAVIOUR, Direction.IN): "{peer} behaved unusually towards {terminal}.",
+        (Function.BEHAVIOUR, Direction.OUT): "{terminal} behaved unusually towards {peer}.",
+        (Function.FIREWALL, Direction.IN): "{peer} sent incorrect traffic to {terminal}.",
+        (Function.FIREWALL, Direction.OUT): "{terminal} sent incorrect traffic to {peer}.",
+    },
+    sentence_unknown="About traffic between {terminal} and {peer}.",
+    outcomes={Action.BLOCKED: "It was blocked.", Action.LOGGED: "It was not stopped, only recorded."},
+    actions={Action.BLOCKED: "Blocked", Action.LOGGED: "Recorded"},
+    directions={Direction.IN: "From outside", Direction.OUT: "From inside"},
+    severities={
+        Severity.ONE: FindingWords(title="Note", advice="Only seen, or stopped at the door. No hurry."),
+        Severity.TWO: FindingWords(
+            title="Caution",
+            advice=(
+                "A device of yours tried to reach something bad, or something bad arrived and was neutralised. "
+                "Ask the user of that device."
+            ),
+        ),
+        Severity.THREE: FindingWords(
+            title="Urgent",
+            advice=(
+                "A device of yours may have been taken over. Take it off the network (pull its cable or turn its Wi-Fi "
+                "off) and call the help desk. Do not switch it off."
+            ),
+        ),
+    },
+    engine={
+        EngineState.DOWN: "Stopped",
+        EngineState.STARTING: "Getting ready",
+        EngineState.INSPECTING: "Inspecting",
+    },
+    findings={
+        Finding.OFFLINE: FindingWords(
+            title="No contact",
+            advice=(
+                "Check the power, the lamps and the internet line. If only the line is down, the box still inspects "
+                "with the data it has, and its alerts arrive later."
+            ),
+        ),
+        Finding.NEVER_HEARD: FindingWords(
+            title="Waiting for its first message",
+            advice="This takes a few minutes after connecting. After ten minutes, check power and cables.",
+        ),
+        Finding.ENGINE_DOWN: FindingWords(
+            title="Inspection has stopped",
+            advice="The internet works, but traffic is not inspected. If this stays, switch the box off and on again.",
+        ),
+        Finding.ENGINE_STARTING: FindingWords(
+            title="Getting ready to inspect",
+            advice="The internet works; inspection begins shortly. Nothing to do.",
+        ),
+        Finding.FEED_NONE: FindingWords(
+            title="No threat data yet",
+            advice="The box is fetching its first threat data. Nothing to do.",
+        ),
+        Finding.FEED_REFUSED: FindingWords(
+            title="New threat data was refused",
+            advice="The box goes on protecting with the data it had. Nothing to do for you.",
+        ),
+        Finding.FEED_ROLLED_BACK: FindingWords(
+            title="Threat data was put back to the previous version",
+            advice="The new version had a problem; the previous one goes on protecting. Nothing to do for you.",
+        ),
+        Finding.FEED_STALE: FindingWords(
+            title="Threat data is getting old",
+            advice="The box protects with the data it has, but may miss the newest threats. Tell us if this stays.",
+        ),
+        Finding.CERTIFICATE_EXPIRING: FindingWords(
+            title="The box's certificate expires soon",
+            advice="It is normally renewed by itself. Tell us if this stays.",
+        ),
+    },
+    feed_problems={
+        FeedProblem.ALTERED: "Its signature or content was wrong, as if altered on the way. It is not used.",
+        FeedProblem.EXPIRED: "It had expired. It is not used, so that nobody can keep the box on old knowledge.",
+        FeedProblem.OLDER: "It was older than the present one. It is not used, so that nobody can weaken the box.",
+        FeedProblem.OVERSIZE: "It was larger than allowed.",
+        FeedProblem.ENGINE: "It did not pass the inspection engine's test.",
+        FeedProblem.UNREACHABLE: "It could not be fetched.",
+        FeedProblem.OTHER: "It did not pass the box's own checks.",
+    },
+    categories={
+        "adult": "Adult",
+        "file-sharing": "File sharing",
+        "gambling": "Gambling",
+        "games": "Games",
+        "news": "News",
+        "shopping": "Shopping",
+        "sns": "Social media",
+        "streaming": "Streaming",
+        "webmail": "Webmail",
+    },
+    refusal_reasons={
+        "malformed": "malformed",
+        "oversize": "too large",
+        "unknown-version": "unknown version",
+        "content-type": "wrong content type",
+        "topic": "not a valid topic",
+        "too-many-devices": "more boxes than allowed",
+        "unstorable": "cannot be stored",
+    },
+    system_events=(
+        ("spool was full", "The box ran out of room for alerts; some were lost"),
+        ("spool was corrupt", "The box's alert store was damaged and was made anew; unsent alerts were lost"),
+        ("spool could not be written", "For a while the box could not keep alerts"),
+        ("spool", "The box had trouble keeping alerts"),
+        ("engine down", "Inspection stopped (traffic goes on)"),
+        ("engine stopped", "Inspection stopped (traffic goes on)"),
+        ("engine up", "Inspection started"),
+        ("engine started", "Inspection started"),
+        ("boot", "The box started"),
+    ),
+    times=TimeWords(ago=_ago, span=_span, moment=_moment),
+    headline=HeadlineWords(
+        no_boxes="Waiting for a box",
+        no_boxes_help="Connect its power and network cables: it appears here within minutes. Nothing to type.",
+        all_protected="All protected",
+        all_protected_help=Counted("{count} box is watching your traffic.", "{count} boxes are watching your traffic."),
+        need_attention=Counted("{count} box needs attention", "{count} boxes need attention"),
+        ingest_trouble="Nothing comes in from the boxes",
+        ingest_trouble_help="You see what came last. The boxes go on inspecting, and their alerts arrive later.",
+        urgent=Counted("{count} ★★★ alert in the last 24 hours", "{count} ★★★ alerts in the last 24 hours"),
+        urgent_help="A device may have been taken over. Find its IP and MAC address below and take it off the network.",
+    ),
+    box=BoxWords(
+        title="Boxes",
+        online="Online",
+        offline="Offline",
+        waiting="Waiting",
+        protecting="Protecting",
+        attention="Check",
+        development="Development",
+        last_contact="Last contact",
+        never="None yet",
+        firmware="Firmware",
+        slot="slot {slot}",
+        feed="Threat data",
+        feed_version="Version {serial}",
+        feed_current="in use",
+        feed_old="previous one in use",
+        engine="Inspection engine",
+        memory="Free memory",
+        memory_free="{mib} MB",
+        uninspected="Not inspected",
+        uninspected_none="None",
+        uninspected_help="Time since power-on in which traffic passed without inspection, the start included.",
+        uptime="Running for",
+        unknown="Unknown",
+        technical_reason="In the box's own words",
+        serial="Serial number",
+        more=Counted("{count} more box.", "{count} more boxes."),
+        spooled=Counted("{count} alert waits to be sent.", "{count} alerts wait to be sent."),
+    ),
+    alert=AlertWords(
+        title="Alerts",
+        time="Time",
+        severity="Severity",
+        function="Function",
+        terminal="Device",
+        destination="Other side",
+        direction="Direction",
+        action="Action",
+        category="Category",
+        rule="Rule",
+        count="Count",
+        times=Counted("{count} time", "{count} times"),
+        box="Box",
+        protocol="Protocol",
+        remote="Its address",
+        mac="MAC address",
+        mac_unknown="MAC unknown",
+        terminal_unknown="device unknown",
+        destination_unknown="other side unknown",
+        details="Details",
+        meaning="What does it mean?",
+        advice="What should I do?",
+        received="Received",
+        clock_wrong="The box's clock was wrong, so the time of reception is shown.",
+        none="No alerts",
+        none_help="Anything found appears here by itself.",
+        none_filtered="No alerts match",
+        older="Earlier alerts",
+        newest="Back to the newest",
+        shown=Counted("{count} shown", "{count} shown"),
+        new=Counted("{count} new alert", "{count} new alerts"),
+        last_day="Last 24 hours",
+        tile_blocked="Blocked",
+        tile_logged="Recorded",
+        tile_urgent="Urgent ★★★",
+    ),
+    filter=FilterWords(
+        title="Filter",
+        any="All",
+        at_least="{stars} and above",
+        only="{stars} only",
+        terminal_hint="IP or MAC address",
+        apply="Filter",
+        clear="Clear",
+        wrong="Enter a device as an IP address (like 192.168.10.11) or a MAC address. The condition was not used.",
+    ),
+    other=OtherWords(
+        page_title="Overview",
+        brand="Omamori",
+        skip="Skip to content",
+        language="Language",
+        live="Live",
+        live_stopped="Updates have stopped. They go on when the connection is back",
+        reload_hint="Reload the page to see the latest.",
+        as_of="As of {time} (Japan time)",
+        happenings="What the boxes did",
+        happenings_none="Nothing recorded yet",
+        feed_active="Updated to threat data version {serial}",
+        feed_refused="Refused new threat data",
+        feed_rolled_back="Put threat data back to the previous version",
+        feed_stale="Threat data is getting old",
+        guide="What the alerts mean and what to do",
+        guide_help="The stars say how urgent it is. If in doubt, note the device's IP and MAC address and ask us.",
+        severities="The stars",
+        complement="The box complements the antivirus programs on your computers; it does not replace them. Use both.",
+        no_guarantee=(
+            "Unknown viruses, encrypted traffic and password-protected files cannot be detected. "
+            "It is not guaranteed that all damage is prevented."
+        ),
+        refusals="Messages not taken in (for operators)",
+        refusals_help="They broke a rule of form or size and were not stored: a hint at a faulty box.",
+        refusals_count=Counted("{count} in all", "{count} in all"),
+        refused_at="Time",
+        refused_reason="Reason",
+        refused_detail="Detail",
+        refused_device="Box",
+        no_device="Unknown",
+        error_title="Cannot be shown",
+        error_store="The records cannot be read. Please try again in a while.",
+        error_not_found="There is no such page.",
+        error_back="To the overview",
+    ),
+)
