@@ -1,0 +1,220 @@
+"""`broker.Broker` over MQTT 5 and TLS 1.3 with paho-mqtt.
+
+paho brings the packets; its threads, queues and reconnection are not used: one client object is one connection,
+driven by the link's thread. Everything from the broker that paho cannot read ends the connection, nothing more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import select
+import ssl
+import struct
+import threading
+import time
+from typing import Any
+
+import paho.mqtt
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from omamori_agent.config import LinkLimits
+from omamori_agent.errors import SetupError
+from omamori_agent.identity import Identity
+from omamori_agent.text import clean_text
+
+from .broker import Acknowledged, BrokerRefusedError, BrokerUnreachableError, Hello, Incoming, Received, Waker
+
+logger = logging.getLogger(__name__)
+
+CONTENT_TYPE = "application/cbor"
+_REFUSAL = 0x80
+_DEFAULT_RECEIVE_MAXIMUM = 65535
+_CONNACK_POLL_S = 0.2
+# What paho lets through on bytes that are not MQTT.
+_NONSENSE = (paho.mqtt.MQTTException, ValueError, struct.error, IndexError, KeyError, TypeError, AssertionError)
+
+
+class MQTTBroker:
+    """Makes connections to one broker.
+
+    Args:
+        host: Name that the broker's certificate must have.
+        port: TCP port.
+        service_ca: PEM file of the only CA that is trusted.
+        limits: Bounds and intervals.
+    """
+
+    def __init__(self, host: str, port: int, service_ca: str, limits: LinkLimits) -> None:
+        self._host = host
+        self._port = port
+        self._service_ca = service_ca
+        self._limits = limits
+
+    def connect(self, hello: Hello, identity: Identity, stop: threading.Event) -> MQTTConnection:
+        """Connect and wait for the broker's consent.
+
+        Raises:
+            BrokerUnreachableError: No answer in time, or `stop` was set.
+            BrokerRefusedError: Certificates or the broker said no.
+            SetupError: Our own files cannot be read.
+        """
+        connection = MQTTConnection(hello, self._context(identity), self._limits)
+        try:
+            connection.open(self._host, self._port, stop)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _context(self, identity: Identity) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        try:
+            context.load_verify_locations(self._service_ca)
+            context.load_cert_chain(identity.certificate_path, identity.key_path)
+        except OSError as err:
+            raise SetupError(f"link: certificates cannot be loaded: {err}") from err
+        return context
+
+
+class MQTTConnection:
+    """One connection; see `broker.BrokerConnection`."""
+
+    def __init__(self, hello: Hello, context: ssl.SSLContext, limits: LinkLimits) -> None:
+        self._limits = limits
+        self._incoming: list[Incoming] = []
+        self._consent: ReasonCode | None = None
+        self._lost: str | None = None
+        self.receive_maximum = _DEFAULT_RECEIVE_MAXIMUM
+        self._client = client = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=hello.client_id,
+            protocol=MQTTProtocolVersion.MQTTv5,
+            reconnect_on_failure=False,
+        )
+        client.connect_timeout = limits.connect_timeout_s
+        client.max_inflight_messages_set(limits.receive_maximum * 2)  # the window is ours, not paho's
+        client.tls_set_context(context)
+        will = _properties(PacketTypes.WILLMESSAGE, WillDelayInterval=limits.will_delay_s, ContentType=CONTENT_TYPE)
+        client.will_set(hello.will_topic, hello.will_payload, qos=1, retain=True, properties=will)
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        client.on_publish = self._on_publish
+        client.on_subscribe = self._on_subscribe
+
+    def open(self, host: str, port: int, stop: threading.Event) -> None:
+        """Connect; see `MQTTBroker.connect`."""
+        properties = _properties(
+            PacketTypes.CONNECT,
+            SessionExpiryInterval=self._limits.session_expiry_s,
+            ReceiveMaximum=self._limits.receive_maximum,
+            MaximumPacketSize=self._limits.max_packet_bytes,
+        )
+        try:
+            self._client.connect(
+                host, port, keepalive=self._limits.keepalive_s, clean_start=False, properties=properties
+            )
+        except ssl.SSLCertVerificationError as err:
+            raise BrokerRefusedError(f"broker {host}:{port}: certificate refused: {err.verify_message}") from err
+        except OSError as err:
+            raise BrokerUnreachableError(f"broker {host}:{port}: {clean_text(str(err), 160)}") from err
+        deadline = time.monotonic() + self._limits.connect_timeout_s
+        while self._consent is None:
+            if stop.is_set() or time.monotonic() > deadline:
+                raise BrokerUnreachableError(f"broker {host}:{port}: no answer to CONNECT")
+            self._step(_CONNACK_POLL_S, None)
+        if self._consent.value >= _REFUSAL:
+            raise BrokerRefusedError(f"broker {host}:{port}: refused: {self._consent}")
+
+    def publish(self, topic: str, payload: bytes, *, confirmed: bool, retain: bool = False) -> int:
+        """Send a message; returns its id."""
+        properties = _properties(PacketTypes.PUBLISH, ContentType=CONTENT_TYPE)
+        info = self._client.publish(topic, payload, qos=int(confirmed), retain=retain, properties=properties)
+        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            raise BrokerUnreachableError(f"connection lost: {info.rc.name}")
+        return info.mid
+
+    def subscribe(self, topic: str) -> None:
+        """Ask for messages on `topic`, retained ones included."""
+        code, _message_id = self._client.subscribe(topic, options=SubscribeOptions(qos=1))
+        if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            raise BrokerUnreachableError(f"connection lost: {code.name}")
+
+    def poll(self, timeout_s: float, waker: Waker) -> list[Incoming]:
+        """Serve the connection and return what came."""
+        self._step(timeout_s, waker)
+        incoming, self._incoming = self._incoming, []
+        return incoming
+
+    def close(self, *, goodbye_s: float = 0.0) -> None:
+        """End the connection; whatever was not acknowledged is sent again on the next one."""
+        client = self._client
+        if goodbye_s > 0 and client.is_connected():
+            deadline = time.monotonic() + goodbye_s
+            with contextlib.suppress(BrokerUnreachableError):
+                client.disconnect()
+                while time.monotonic() < deadline:
+                    self._step(_CONNACK_POLL_S, None)
+        if (sock := client.socket()) is not None:
+            sock.close()
+
+    def _step(self, timeout_s: float, waker: Waker | None) -> None:
+        """Wait for the network once and handle what it brings."""
+        client = self._client
+        sock = client.socket()
+        if sock is None or self._lost is not None:
+            raise BrokerUnreachableError(self._lost or "connection lost")
+        pending = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
+        readers: list[Any] = [sock] if waker is None else [sock, waker]
+        writers = [sock] if client.want_write() else []
+        try:
+            readable, writable, _ = select.select(readers, writers, [], 0 if pending else timeout_s)
+            if sock in readable or pending:
+                client.loop_read()
+            if sock in writable:
+                client.loop_write()
+            client.loop_misc()
+        except _NONSENSE as err:
+            raise BrokerUnreachableError(f"the broker sent nonsense: {clean_text(repr(err), 120)}") from err
+        except OSError as err:
+            raise BrokerUnreachableError(f"connection lost: {clean_text(str(err), 120)}") from err
+
+    # Callbacks of paho, called from within `_step`.
+
+    def _on_connect(self, _client: Client, _data: object, _flags: object, reason: ReasonCode, props: Any) -> None:
+        self._consent = reason
+        maximum = getattr(props, "ReceiveMaximum", None)
+        if isinstance(maximum, int) and maximum > 0:
+            self.receive_maximum = maximum
+
+    def _on_disconnect(self, _client: Client, _data: object, _flags: object, reason: ReasonCode, _props: Any) -> None:
+        self._lost = f"connection lost: {reason}"
+
+    def _on_message(self, _client: Client, _data: object, message: MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            topic = ""
+        self._incoming.append(Received(topic, bytes(message.payload)))
+
+    def _on_publish(self, _client: Client, _data: object, mid: int, reason: ReasonCode, _props: Any) -> None:
+        self._incoming.append(Acknowledged(mid, reason.value))
+
+    def _on_subscribe(self, _client: Client, _data: object, _mid: int, reasons: list[ReasonCode], _props: Any) -> None:
+        for reason in reasons:
+            if reason.value >= _REFUSAL:
+                logger.warning("the broker refuses a subscription: %s", reason)
+
+
+def _properties(packet_type: int, **values: int | str) -> Properties:
+    properties = Properties(packet_type)  # type: ignore[no-untyped-call]  # paho has no annotation there
+    for name, value in values.items():
+        setattr(properties, name, value)
+    return properties

@@ -1,0 +1,217 @@
+"""One connection's conversation: birth, changes of state, heartbeats, events and their acknowledgements.
+
+It lives as long as its connection; the next one starts from nothing but the spool and the status. Used by one thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable
+
+from omamori_agent.backoff import Backoff
+from omamori_agent.config import AgentConfig
+from omamori_agent.identity import Identity
+from omamori_agent.ports import Clock
+from omamori_agent.spool import Spool, SpoolUnavailableError
+from omamori_agent.status import StatusBoard
+from omamori_protocol.topics import Leaf, device_topic, feed_announcement
+from omamori_protocol.vocabulary import Presence
+
+from .broker import Acknowledged, BrokerConnection, BrokerUnreachableError, Hello, Received, Waker
+from .presence import describe
+from .window import SendWindow
+
+logger = logging.getLogger(__name__)
+
+_POLL_S = 1.0  # upper bound of the reaction to a stop
+_SESSION_BYTES = 8
+_REFUSAL = 0x80
+_SPOOL_RETRY_S = 2.0
+
+
+class LinkSession:
+    """The conversation on one connection.
+
+    Args:
+        config: Limits and what the state says.
+        identity: Who we are on this connection.
+        boot: The agent's boot number.
+        status: What the box does.
+        spool: Where events wait.
+        clock: Time.
+        waker: Set by others when there is something to send.
+        take_heartbeat: Returns a heartbeat to send, once, or None.
+        on_received: Told about each message for us.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: AgentConfig,
+        identity: Identity,
+        boot: int,
+        status: StatusBoard,
+        spool: Spool,
+        clock: Clock,
+        waker: Waker,
+        take_heartbeat: Callable[[], bytes | None],
+        on_received: Callable[[Received], None],
+    ) -> None:
+        self._config = config
+        self._limits = limits = config.link
+        self._identity = identity
+        self._boot = boot
+        self._status = status
+        self._spool = spool
+        self._clock = clock
+        self._waker = waker
+        self._take_heartbeat = take_heartbeat
+        self._on_received = on_received
+        self._connection: BrokerConnection | None = None
+        self._id = secrets.token_bytes(_SESSION_BYTES)
+        self._since_s = clock.now()
+        pause = Backoff(limits.refused_first_s, limits.refused_cap_s)
+        self._window = SendWindow(1, pause, limits.refused_cap_s)
+        self._removable: list[int] = []
+        self._spool_retry_at_s = 0.0
+        self._nothing_new = False  # the spool was read to its end and nobody has put since
+        self._state_sent = b""
+        self._state_message: int | None = None
+        self._state_sent_at_s = 0.0
+        self._state_retry_at_s = 0.0
+
+    def hello(self) -> Hello:
+        """Return how to introduce ourselves, the will included."""
+        topic = device_topic(self._identity.device, Leaf.STATE)
+        return Hello(self._identity.device, topic, self._describe(Presence.OFFLINE))
+
+    def start(self, connection: BrokerConnection) -> None:
+        """Say that we are here."""
+        self._connection = connection
+        # One place in the broker's window is kept for the state.
+        size = max(1, min(self._limits.window, connection.receive_maximum) - 1)
+        pause = Backoff(self._limits.refused_first_s, self._limits.refused_cap_s)
+        self._window = SendWindow(size, pause, self._limits.refused_cap_s)
+        self._send_state(Presence.ONLINE)
+        connection.subscribe(feed_announcement(self._config.provision.channel))
+
+    def step(self) -> None:
+        """Send what is due, then wait up to a second for what comes.
+
+        Raises:
+            BrokerUnreachableError: The connection is lost, or the broker stopped acknowledging.
+        """
+        connection = self._live()
+        if (heartbeat := self._take_heartbeat()) is not None:
+            connection.publish(self._topic(Leaf.HEARTBEAT), heartbeat, confirmed=False)
+        if self._state_message is None and self._clock.monotonic() >= self._state_retry_at_s:
+            self._send_state(Presence.ONLINE)
+        self._send_events(connection)
+        self._check_patience()
+        self._take(connection)
+        self._remove()
+
+    def finish(self, goodbye_s: float) -> None:
+        """Say that we leave; afterwards the connection may be closed in an orderly way."""
+        connection = self._live()
+        self._send_state(Presence.OFFLINE)
+        deadline_s = self._clock.monotonic() + goodbye_s
+        while self._state_message is not None and self._clock.monotonic() < deadline_s:
+            self._take(connection)
+        self._remove()
+
+    def _live(self) -> BrokerConnection:
+        if self._connection is None:
+            raise BrokerUnreachableError("not connected yet")
+        return self._connection
+
+    def _topic(self, leaf: Leaf) -> str:
+        return device_topic(self._identity.device, leaf)
+
+    def _describe(self, presence: Presence) -> bytes:
+        return describe(
+            self._config,
+            self._identity,
+            self._status.get(),
+            session=self._id,
+            presence=presence,
+            boot=self._boot,
+            since_s=self._since_s,
+        ).encode()
+
+    def _send_state(self, presence: Presence) -> None:
+        state = self._describe(presence)
+        if state == self._state_sent:
+            return
+        self._state_message = self._live().publish(self._topic(Leaf.STATE), state, confirmed=True, retain=True)
+        self._state_sent = state
+        self._state_sent_at_s = self._clock.monotonic()
+
+    def _send_events(self, connection: BrokerConnection) -> None:
+        now_s = self._clock.monotonic()
+        before = self._window.position
+        room = self._window.room(now_s)
+        if self._window.position < before:
+            self._nothing_new = False  # refused events are due again
+        if room <= 0 or self._nothing_new or now_s < self._spool_retry_at_s:
+            return
+        # Before reading: an event put meanwhile must be looked for again.
+        self._nothing_new = True
+        try:
+            events = self._spool.read_after(self._window.position, room)
+        except SpoolUnavailableError as err:
+            self._spool_trouble(err)
+            self._nothing_new = False
+            return
+        for event in events:
+            message_id = connection.publish(self._topic(Leaf.EVENT), event.body, confirmed=True)
+            self._window.sent(message_id, event.position, now_s)
+        if len(events) == room:
+            self._nothing_new = False
+
+    def _check_patience(self) -> None:
+        waiting = [] if self._state_message is None else [self._state_sent_at_s]
+        if (since_s := self._window.waits_since()) is not None:
+            waiting.append(since_s)
+        if waiting and self._clock.monotonic() - min(waiting) > self._limits.ack_timeout_s:
+            raise BrokerUnreachableError(f"the broker acknowledges nothing for {self._limits.ack_timeout_s:.0f} s")
+
+    def _take(self, connection: BrokerConnection) -> None:
+        for item in connection.poll(_POLL_S, self._waker):
+            if isinstance(item, Received):
+                self._on_received(item)
+            elif item.message_id == self._state_message:
+                self._state_answered(item)
+            else:
+                self._event_answered(item)
+        if self._waker.clear():
+            self._nothing_new = False
+
+    def _state_answered(self, item: Acknowledged) -> None:
+        self._state_message = None
+        if item.reason >= _REFUSAL:
+            logger.warning("the broker refuses our state (0x%02x)", item.reason)
+            self._state_sent = b""
+            self._state_retry_at_s = self._clock.monotonic() + self._limits.refused_cap_s
+
+    def _event_answered(self, item: Acknowledged) -> None:
+        position = self._window.answered(item.message_id, item.reason, self._clock.monotonic())
+        if position is not None:
+            self._removable.append(position)
+        elif item.reason:
+            logger.warning("the broker does not take an event (0x%02x); it stays in the spool", item.reason)
+
+    def _remove(self) -> None:
+        if not self._removable or self._clock.monotonic() < self._spool_retry_at_s:
+            return
+        try:
+            self._spool.remove(self._removable)
+        except SpoolUnavailableError as err:
+            self._spool_trouble(err)
+        else:
+            self._removable.clear()
+
+    def _spool_trouble(self, err: SpoolUnavailableError) -> None:
+        logger.warning("%s", err)
+        self._spool_retry_at_s = self._clock.monotonic() + _SPOOL_RETRY_S

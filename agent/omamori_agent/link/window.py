@@ -1,0 +1,79 @@
+"""Which events may be sent now, and what an acknowledgement means; no input or output.
+
+* Events go out in the spool's order, at most `size` unacknowledged.
+* An acknowledged event may be removed. A refused one stays in the spool and is sent again later; refusals in a row
+  slow everything down, a single one does not hold up the others.
+* "No matching subscribers" counts as a refusal: the broker took the event and threw it away.
+* A new connection starts from the oldest event again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from omamori_agent.backoff import Backoff
+
+_SUCCESS = 0x00
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sent:
+    position: int
+    at_s: float
+
+
+class SendWindow:
+    """State of one connection's event traffic; times are monotonic seconds.
+
+    Args:
+        size: Largest number of unacknowledged events.
+        pause: Delays after refusals.
+        again_s: Seconds after a refusal until the refused event is tried again.
+    """
+
+    def __init__(self, size: int, pause: Backoff, again_s: float) -> None:
+        self._size = size
+        self._pause = pause
+        self._again_s = again_s
+        self._sent: dict[int, _Sent] = {}
+        self._paused_until_s = 0.0
+        self._rewind_at_s: float | None = None
+        self.position = 0  # everything up to here has been sent on this connection
+
+    def room(self, now_s: float) -> int:
+        """Return how many more events may be sent now."""
+        if now_s < self._paused_until_s:
+            return 0
+        if self._rewind_at_s is not None and now_s >= self._rewind_at_s:
+            if self._sent:
+                return 0  # an event must not be on its way twice
+            self._rewind_at_s = None
+            self.position = 0
+        return self._size - len(self._sent)
+
+    def sent(self, message_id: int, position: int, now_s: float) -> None:
+        """Note that the event at `position` went out as `message_id`."""
+        self._sent[message_id] = _Sent(position, now_s)
+        self.position = max(self.position, position)
+
+    def answered(self, message_id: int, reason: int, now_s: float) -> int | None:
+        """Take an acknowledgement.
+
+        Returns:
+            Position of the event to remove, or None if there is none (refused, or not an event of this window).
+        """
+        sent = self._sent.pop(message_id, None)
+        if sent is None:
+            return None
+        if reason == _SUCCESS:
+            self._pause.reset()
+            return sent.position
+        if now_s >= self._paused_until_s:
+            self._paused_until_s = now_s + self._pause.next_s()
+        if self._rewind_at_s is None:
+            self._rewind_at_s = now_s + self._again_s
+        return None
+
+    def waits_since(self) -> float | None:
+        """Return when the oldest unacknowledged event was sent, or None."""
+        return min((sent.at_s for sent in self._sent.values()), default=None)

@@ -1,0 +1,147 @@
+"""The worker that keeps the box connected and empties the spool.
+
+One thread owns the connection. Others leave a heartbeat, put events into the spool or change the status, and wake it.
+A lost or refused connection is never fatal: wait, jittered and longer each time, and connect again. Nothing that
+arrives is trusted: it is decoded within bounds, and what does not fit is counted and dropped.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from omamori_agent.backoff import Backoff
+from omamori_agent.config import AgentConfig
+from omamori_agent.errors import AgentError
+from omamori_agent.identity import Identity, IdentityHolder
+from omamori_agent.ports import Clock
+from omamori_agent.spool import Spool
+from omamori_agent.status import StatusBoard
+from omamori_agent.text import clean_text
+from omamori_protocol.errors import MalformedError, ProtocolError
+from omamori_protocol.messages import FeedAnnouncement
+from omamori_protocol.topics import MAX_TOPIC_LENGTH, feed_announcement
+
+from .broker import Broker, Received, Waker
+from .session import LinkSession
+
+logger = logging.getLogger(__name__)
+
+_POLL_S = 1.0  # upper bound of the reaction to a stop
+
+
+class LinkWorker:
+    """`ports.Worker` of the connection.
+
+    Args:
+        config: Addresses and limits.
+        broker: Makes connections.
+        holder: Gives the identity as soon as there is one.
+        spool: Where events wait.
+        status: What the box does; the link writes `connected`.
+        clock: Time.
+        on_announcement: Told about each announced feed serial, from the link's thread; must not block.
+    """
+
+    name = "link"
+
+    def __init__(
+        self,
+        *,
+        config: AgentConfig,
+        broker: Broker,
+        holder: IdentityHolder,
+        spool: Spool,
+        status: StatusBoard,
+        clock: Clock,
+        on_announcement: Callable[[int], None],
+    ) -> None:
+        self._config = config
+        self._broker = broker
+        self._holder = holder
+        self._spool = spool
+        self._status = status
+        self._clock = clock
+        self._on_announcement = on_announcement
+        self._announcement_topic = feed_announcement(config.provision.channel)
+        self._waker = Waker()
+        self._heartbeat_lock = threading.Lock()
+        self._heartbeat: bytes | None = None
+        self._bad_messages = 0
+        spool.subscribe(self._waker.set)
+        status.subscribe(lambda _status: self._waker.set())
+
+    @property
+    def bad_messages(self) -> int:
+        """How many messages arrived that could not be understood."""
+        return self._bad_messages
+
+    def offer_heartbeat(self, payload: bytes) -> None:
+        """Send this heartbeat next; it replaces one that still waits and is dropped when there is no connection."""
+        with self._heartbeat_lock:
+            self._heartbeat = payload
+        self._waker.set()
+
+    def run(self, stop: threading.Event) -> None:
+        """Stay connected until `stop`."""
+        limits = self._config.link
+        backoff = Backoff(limits.reconnect_first_s, limits.reconnect_cap_s)
+        while not stop.is_set():
+            identity = self._holder.wait(_POLL_S)
+            if identity is None:
+                continue
+            began_s = self._clock.monotonic()
+            try:
+                self._serve(identity, stop)
+            except AgentError as err:
+                if self._clock.monotonic() - began_s >= limits.stable_after_s:
+                    backoff.reset()
+                delay_s = backoff.next_s()
+                logger.warning("not connected: %s; next try in %.1f s", err, delay_s)
+                stop.wait(delay_s)
+            finally:
+                self._status.update(connected=False)
+
+    def _serve(self, identity: Identity, stop: threading.Event) -> None:
+        """Use one connection until it is lost, `stop` is set or the identity changes."""
+        session = LinkSession(
+            config=self._config,
+            identity=identity,
+            boot=self._spool.boot,
+            status=self._status,
+            spool=self._spool,
+            clock=self._clock,
+            waker=self._waker,
+            take_heartbeat=self._take_heartbeat,
+            on_received=self._on_received,
+        )
+        connection = self._broker.connect(session.hello(), identity, stop)
+        goodbye_s = 0.0
+        try:
+            logger.info("connected to %s", self._config.provision.broker_host)
+            self._take_heartbeat()  # one from before the connection would be stale; a fresh one follows
+            session.start(connection)
+            self._status.update(connected=True)
+            while not stop.is_set() and self._holder.get() == identity:
+                session.step()
+            session.finish(self._config.link.goodbye_s)
+            goodbye_s = self._config.link.goodbye_s
+        finally:
+            connection.close(goodbye_s=goodbye_s)
+
+    def _take_heartbeat(self) -> bytes | None:
+        with self._heartbeat_lock:
+            heartbeat, self._heartbeat = self._heartbeat, None
+            return heartbeat
+
+    def _on_received(self, message: Received) -> None:
+        try:
+            if message.topic != self._announcement_topic:
+                raise MalformedError(f"nothing is expected on {clean_text(message.topic, MAX_TOPIC_LENGTH)!r}")
+            announcement = FeedAnnouncement.decode(message.payload)
+        except ProtocolError as err:
+            self._bad_messages += 1
+            logger.warning("message dropped (%d so far): %s", self._bad_messages, err)
+            return
+        self._on_announcement(announcement.serial)
