@@ -197,9 +197,9 @@ class Builder:
         except ModuleNotFoundError:
             self._reporter.warn("the gate is not there yet: the image has none")
             return None
-        inputs = {"source": sha256_tree([self._tree.gate]), "code": self._code("dataplane")}
+        inputs = {"source": sha256_tree([self._tree.gate]), "code": sha256_tree([Path(__file__).parent / "dataplane"])}
         with self._stage("gate") as stage:
-            return self._obtain(stage, "gate", inputs, lambda directory: dataplane.build_gate(directory / "gate.bpf.o"))
+            return self._obtain(stage, "gate", inputs, dataplane.build_gate)
 
     def _root(self, parts: Parts, release: Release, tools: ToolsTree) -> tuple[Path, VerityRoot]:
         tree = self._tree

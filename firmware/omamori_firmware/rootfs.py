@@ -146,9 +146,8 @@ def _install_units(root: Path, parts: Parts, warn: Callable[[str], None]) -> lis
         place / path.name for path in parts.tree.recipe.glob(f"overlay/*/{_UNITS}/*") if (place / path.name).is_file()
     ]
     for part in ("wire", "engine"):
-        for unit in sorted((root / _HOME / part).glob("*")):
-            if unit.suffix in _UNIT_SUFFIXES:
-                ours.append(unit.rename(place / unit.name))
+        units = [path for path in sorted((root / _HOME / part).glob("*")) if path.suffix in _UNIT_SUFFIXES]
+        ours += [unit.rename(place / unit.name) for unit in units]
     for unit in sorted(parts.tree.units.glob("*")):
         if unit.suffix in _UNIT_SUFFIXES:
             ours.append(Path(shutil.copyfile(unit, place / unit.name)))

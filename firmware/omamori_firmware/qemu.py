@@ -1,0 +1,279 @@
+"""An image in a virtual machine: UEFI with Secure Boot, two serial consoles, network ports by file descriptor.
+
+The machine is as near to the box as emulation gets, and runs without KVM. Nothing of the host's network is
+touched: whoever wants ports makes tap devices where they belong and hands over open descriptors.
+
+Rules:
+- `pid` is QEMU's own, so that its memory and processor time can be read; killing it is a power cut.
+- The two consoles are pseudo-terminals that are open before the first instruction runs, and the first one is also
+  written to `console.log`, so that no line is lost.
+- Ports sit at fixed PCI addresses in the order they are given: the first is `wan`.
+"""
+
+import contextlib
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from omamori_firmware import run
+from omamori_firmware.errors import MachineError, SetupError
+from omamori_firmware.files import copy_sparse
+from omamori_firmware.qmp import QMP
+from omamori_firmware.tools import ToolsTree
+
+_FIRMWARE_CODE = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd"
+_FIRST_PORT_SLOT = 0x10
+MAX_PORTS = 8
+_START_TIMEOUT_S = 30.0
+_NAMESPACE = uuid.UUID("6F6D616D-6F72-4900-8000-000000000020")
+
+
+@dataclass(frozen=True)
+class PortFd:
+    """A network port.
+
+    Attributes:
+        fd: Open, inheritable-by-us descriptor of a tap device (with IFF_VNET_HDR).
+        mac: Address the guest sees.
+    """
+
+    fd: int
+    mac: str
+
+
+@dataclass(frozen=True)
+class MachineConfig:
+    """What the machine consists of.
+
+    Attributes:
+        disk: Raw disk; written to.
+        vars: The firmware's variables; written to.
+        workdir: Directory for sockets and logs; made if absent.
+        ports: Network ports, `wan` first.
+        memory_mib: Memory.
+        cpus: Processors.
+        cpu: Processor model; five-level paging is off because emulating it costs time and gives nothing.
+        identity: Hardware identifier; by default made from the first port's address.
+        watchdog: What the hardware watchdog does when it is not fed: QEMU's `-action watchdog=`.
+        extra: More QEMU arguments.
+        extra_paths: More directories that QEMU has to see.
+    """
+
+    disk: Path
+    vars: Path
+    workdir: Path
+    ports: Sequence[PortFd] = ()
+    memory_mib: int = 1024
+    cpus: int = 2
+    cpu: str = "max,la57=off"
+    identity: uuid.UUID | None = None
+    watchdog: str = "reset"
+    extra: Sequence[str] = ()
+    extra_paths: Sequence[Path] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work."""
+        if len(self.ports) > MAX_PORTS:
+            raise SetupError(f"a machine has at most {MAX_PORTS} ports")
+
+
+def arguments(config: MachineConfig) -> list[str]:
+    """Return QEMU's arguments for a machine."""
+    identity = config.identity or uuid.uuid5(_NAMESPACE, config.ports[0].mac if config.ports else str(config.workdir))
+    work = config.workdir
+    line = ["qemu-system-x86_64", "-name", f"omamori-{identity}", "-nodefaults", "-no-user-config", "-display", "none"]
+    line += ["-machine", "q35,smm=on", "-accel", "tcg,thread=multi,tb-size=256", "-cpu", config.cpu]
+    line += ["-m", str(config.memory_mib), "-smp", str(config.cpus), "-uuid", str(identity)]
+    # The firmware may write its variables only from system management mode.
+    line += ["-global", "driver=cfi.pflash01,property=secure,value=on", "-global", "ICH9-LPC.disable_s3=1"]
+    line += ["-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={_FIRMWARE_CODE}"]
+    line += ["-drive", f"if=pflash,unit=1,format=raw,file={_plain(config.vars)}"]
+    line += ["-drive", f"if=none,id=disk,format=raw,cache=writeback,discard=unmap,file={_plain(config.disk)}"]
+    line += ["-device", "virtio-blk-pci,drive=disk,bootindex=1,addr=0x4", "-device", "virtio-rng-pci,addr=0x5"]
+    line += ["-device", "i6300esb,addr=0x6", "-action", f"watchdog={config.watchdog}"]
+    for position, port in enumerate(config.ports):
+        line += ["-netdev", f"tap,id=port{position},fd={port.fd}"]
+        address = f"addr={_FIRST_PORT_SLOT + position:#x}"
+        line += ["-device", f"virtio-net-pci,netdev=port{position},mac={port.mac},romfile=,{address}"]
+    line += ["-chardev", f"pty,id=console,logappend=on,logfile={_plain(work / 'console.log')}"]
+    line += ["-serial", "chardev:console", "-chardev", "pty,id=shell", "-serial", "chardev:shell"]
+    line += ["-qmp", f"unix:{_plain(work / 'qmp')},server=on,wait=off", "-S"]
+    return [*line, *config.extra]
+
+
+class Machine:
+    """One virtual machine; usable as a context manager that ends it."""
+
+    def __init__(self, config: MachineConfig, tools: ToolsTree) -> None:
+        """Remember what to start; nothing runs yet.
+
+        Args:
+            config: The machine.
+            tools: Supplies QEMU and its firmware.
+        """
+        self.config = config
+        self._tools = tools
+        self._process: run.Process | None = None
+        self._qmp: QMP | None = None
+        self._consoles: dict[str, str] = {}
+        self._held: list[int] = []
+
+    def __enter__(self) -> Self:
+        """Start the machine."""
+        self.start()
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        """End the machine."""
+        self.stop()
+
+    def start(self) -> None:
+        """Switch the machine on.
+
+        Raises:
+            MachineError: QEMU did not start; its own words are in the message.
+        """
+        if self._process is not None:
+            raise MachineError("the machine is on already")
+        work = self.config.workdir
+        work.mkdir(parents=True, exist_ok=True)
+        (work / "qmp").unlink(missing_ok=True)
+        binds = {path.resolve() for path in (self.config.disk.parent, self.config.vars.parent, work)}
+        binds |= {path.resolve() for path in self.config.extra_paths}
+        line = self._tools.command(arguments(self.config), binds=sorted(binds))
+        with (work / "qemu.log").open("ab") as log:
+            self._process = run.spawn(line, output=log, pass_fds=[port.fd for port in self.config.ports])
+        try:
+            self._qmp = self._connect()
+            for entry in self._qmp.command("query-chardev"):
+                if entry["label"] in {"console", "shell"}:
+                    self._consoles[entry["label"]] = entry["filename"].removeprefix("pty:")
+            # A pseudo-terminal that nobody has open throws away what is written to it.
+            self._held = [os.open(path, os.O_RDWR | os.O_NOCTTY) for path in self._consoles.values()]
+            self._qmp.command("cont")
+        except BaseException:
+            self.kill()
+            raise
+
+    @property
+    def console(self) -> str:
+        """Path of the first serial console, where the box prints."""
+        return self._terminal("console")
+
+    @property
+    def shell(self) -> str:
+        """Path of the second serial console, a root shell on development images."""
+        return self._terminal("shell")
+
+    @property
+    def console_log(self) -> Path:
+        """File with everything the first console ever showed."""
+        return self.config.workdir / "console.log"
+
+    @property
+    def pid(self) -> int:
+        """QEMU's process id."""
+        return self._running().pid
+
+    @property
+    def is_on(self) -> bool:
+        """Say whether QEMU runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def qmp(self, name: str, **values: Any) -> Any:
+        """Send a QMP command and return its result.
+
+        Raises:
+            MachineError: The machine is off, or QEMU refused.
+        """
+        self._running()
+        assert self._qmp is not None
+        return self._qmp.command(name, **values)
+
+    def kill(self) -> None:
+        """Cut the power: nothing in the machine gets to finish anything."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            self._process.wait()
+        self._forget()
+
+    def stop(self) -> None:
+        """End QEMU in good order (for the box inside this is a power cut as well)."""
+        if self._process is not None:
+            if self._qmp is not None:
+                with contextlib.suppress(MachineError):
+                    self._qmp.command("quit")
+            if run.wait_exit(self._process, 10.0) is None:
+                run.end(self._process)
+        self._forget()
+
+    def wait_off(self, timeout_s: float) -> bool:
+        """Wait until QEMU has ended by itself; say whether it did."""
+        return self._process is None or run.wait_exit(self._process, timeout_s) is not None
+
+    def _connect(self) -> QMP:
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        path = self.config.workdir / "qmp"
+        while time.monotonic() < deadline:
+            self._running()
+            if path.exists():
+                with contextlib.suppress(MachineError):
+                    return QMP(path)
+            time.sleep(0.05)
+        raise MachineError(f"QEMU did not start within {_START_TIMEOUT_S:.0f} s: {self._last_words()}")
+
+    def _running(self) -> run.Process:
+        if self._process is None:
+            raise MachineError("the machine is off")
+        if self._process.poll() is not None:
+            raise MachineError(f"QEMU ended with status {self._process.returncode}: {self._last_words()}")
+        return self._process
+
+    def _last_words(self) -> str:
+        log = self.config.workdir / "qemu.log"
+        return log.read_bytes()[-2000:].decode(errors="replace").strip() if log.exists() else "no output"
+
+    def _terminal(self, name: str) -> str:
+        if name not in self._consoles:
+            raise MachineError("the machine has not been started")
+        return self._consoles[name]
+
+    def _forget(self) -> None:
+        for descriptor in self._held:
+            os.close(descriptor)
+        self._held = []
+        if self._qmp is not None:
+            self._qmp.close()
+        self._qmp = None
+        self._process = None
+
+
+def prepare(artifacts: Path, workdir: Path, *, disk: Path | None = None) -> tuple[Path, Path]:
+    """Copy an image's disk and variables to where a machine may write to them.
+
+    Args:
+        artifacts: Artifact directory of a build.
+        workdir: Directory for the copies; made if absent.
+        disk: A personalised disk instead of the artifacts' own.
+
+    Returns:
+        The copies: disk, variables.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    own_disk, own_vars = workdir / "disk.raw", workdir / "vars.fd"
+    for path in (own_disk, own_vars):
+        path.unlink(missing_ok=True)
+    copy_sparse(disk or artifacts / "disk.raw", own_disk)
+    shutil.copyfile(artifacts / "vars.fd", own_vars)
+    return own_disk, own_vars
+
+
+def _plain(path: Path) -> str:
+    text = str(path.resolve())
+    return text.replace(",", ",,")
