@@ -1,0 +1,48 @@
+"""Errors of the gate package.
+
+TransientError
+└── GateUnavailableError    the maps are not there or the kernel refused; traffic passes all the same
+RejectedError
+├── BlockListFullError      more prefixes than the map holds; nothing was changed
+└── PrefixTooWideError      a prefix would cut off a large part of the internet; nothing was changed
+"""
+
+from __future__ import annotations
+
+from omamori_agent.errors import RejectedError, TransientError
+
+
+class GateUnavailableError(TransientError):
+    """A map of the gate cannot be used.
+
+    Attributes:
+        map_name: Which one.
+    """
+
+    def __init__(self, map_name: str, reason: str) -> None:
+        super().__init__(f"gate map {map_name}: {reason}", hint="is omamori-wire.service active?")
+        self.map_name = map_name
+
+
+class BlockListFullError(RejectedError):
+    """The block list has more prefixes than the gate can hold.
+
+    Attributes:
+        capacity: How many it can hold.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__(f"the block list has more than {capacity} prefixes")
+        self.capacity = capacity
+
+
+class PrefixTooWideError(RejectedError):
+    """A prefix covers so much that blocking it would be an outage, not protection.
+
+    Attributes:
+        prefix: The prefix.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        super().__init__(f"{prefix} covers too many addresses to be blocked")
+        self.prefix = prefix
