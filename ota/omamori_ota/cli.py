@@ -18,13 +18,19 @@ from typing import Any
 from omamori_protocol.errors import ProtocolError
 from omamori_protocol.topics import check_channel
 
-from . import announcement, keys, packs, pki
+from . import announcement, factory, keys, packs, pki
 from .announcement import BrokerAddress
 from .clock import parse_duration, system_clock
+from .enrolment_server import ServerLimits
+from .enrolment_service import ServiceConfig, parse_listen, serve
 from .errors import OtaError, RejectedError
-from .keys import KeyDirectory
+from .factory import ProvisionTemplate
+from .keys import DEVICE_CA, KeyDirectory
+from .registry import Registry
 from .repository import Published, Repository, RepositoryStatus
 from .roles import Lifetimes
+
+_Commands = Any  # argparse keeps the type of add_subparsers to itself
 
 
 def _json(value: object) -> None:
@@ -140,6 +146,63 @@ def _pki_client(options: argparse.Namespace) -> None:
     print(f"client certificate for {options.name} in {options.out}")
 
 
+def _registry(options: argparse.Namespace) -> Registry:
+    return Registry(options.registry, KeyDirectory(options.keys).authority_certificate(DEVICE_CA))
+
+
+def _factory(options: argparse.Namespace) -> None:
+    template = ProvisionTemplate(options.provision_template)
+    serials = factory.batch_serials(options.serial, options.count)
+    registry = _registry(options)
+    if options.count > 1:
+        options.out.mkdir(mode=0o700, exist_ok=True)
+    for serial in serials:
+        out = options.out / f"{serial}.json" if options.count > 1 else options.out
+        factory.provision(registry, template, serial, out, system_clock, replace=options.replace)
+    if options.json:
+        _json({"serials": serials, "out": str(options.out)})
+    else:
+        print(f"registered {serials[0]}{f' to {serials[-1]}' if len(serials) > 1 else ''}; {options.out}")
+
+
+def _boxes(options: argparse.Namespace) -> None:
+    boxes = [
+        {
+            "serial": box.serial,
+            "claim": str(box.state),
+            "made": box.made_at,
+            "enrolled": box.enrolled_at,
+            "key_sha256": box.key_hash.hex() if box.key_hash else None,
+        }
+        for box in _registry(options).boxes()
+    ]
+    if options.json:
+        _json(boxes)
+        return
+    for box in boxes:
+        print(f"{box['serial']:<32} claim {box['claim']:<7} made {box['made']:%Y-%m-%d}")
+
+
+def _enrolment_serve(options: argparse.Namespace) -> None:
+    serve(
+        ServiceConfig(
+            keys=options.keys,
+            registry=options.registry,
+            listen=parse_listen(options.listen),
+            tls_directory=options.tls_dir,
+            limits=ServerLimits(requests_per_minute=options.requests_per_minute),
+        ),
+        system_clock,
+    )
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
 def _add_expires(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--expires",
@@ -176,11 +239,7 @@ def _add_pki(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--replace", action="store_true", help="replace OUT, to renew a certificate (with a new key)")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser; each command's function stands in `run`."""
-    parser = argparse.ArgumentParser(prog="omamori-ota", description="Keys, repository and identities of Omamori.")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-
+def _add_repository_commands(commands: _Commands) -> None:
     group = commands.add_parser("keys", help="make the operator's keys").add_subparsers(
         metavar="COMMAND", required=True
     )
@@ -216,6 +275,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_repository(command)
     command.set_defaults(run=_status)
 
+
+def _add_identity_commands(commands: _Commands) -> None:
     group = commands.add_parser("pki", help="issue certificates").add_subparsers(metavar="COMMAND", required=True)
     command = group.add_parser("server", help="certificate of a server (broker, repository, enrolment)")
     _add_pki(command)
@@ -225,6 +286,42 @@ def build_parser() -> argparse.ArgumentParser:
     _add_pki(command)
     command.add_argument("--name", required=True, help="for example ingest or publisher")
     command.set_defaults(run=_pki_client)
+
+    command = commands.add_parser("factory", help="register boxes and write their provision.json")
+    command.add_argument("keys", metavar="KEYS", type=Path, help="key directory")
+    command.add_argument("registry", metavar="REGISTRY", type=Path, help="register file; made when missing")
+    command.add_argument("--serial", required=True, help="serial of the (first) box, for example ZA35-000001")
+    command.add_argument("--count", type=_positive, default=1, help="how many boxes, counting the serial up")
+    command.add_argument(
+        "--provision-template", type=Path, required=True, metavar="FILE", help="provision.json without serial and claim"
+    )
+    command.add_argument("--out", type=Path, required=True, help="file to write; with --count a directory")
+    command.add_argument("--replace", action="store_true", help="new claim for boxes that are registered already")
+    _add_json(command)
+    command.set_defaults(run=_factory)
+
+    command = commands.add_parser("boxes", help="list the registered boxes")
+    command.add_argument("keys", metavar="KEYS", type=Path, help="key directory")
+    command.add_argument("registry", metavar="REGISTRY", type=Path, help="register file")
+    _add_json(command)
+    command.set_defaults(run=_boxes)
+
+    group = commands.add_parser("enrolment", help="enrol boxes").add_subparsers(metavar="COMMAND", required=True)
+    command = group.add_parser("serve", help="serve enrolment over HTTPS until SIGTERM or Ctrl-C")
+    command.add_argument("--keys", type=Path, required=True, help="key directory")
+    command.add_argument("--registry", type=Path, required=True, help="register file")
+    command.add_argument("--listen", metavar="ADDR:PORT", required=True, help="port 0 takes any, and says which")
+    command.add_argument("--tls-dir", metavar="DIR", type=Path, required=True, help="from omamori-ota pki server")
+    command.add_argument("--requests-per-minute", type=_positive, default=30, help="per address (default: %(default)s)")
+    command.set_defaults(run=_enrolment_serve)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser; each command's function stands in `run`."""
+    parser = argparse.ArgumentParser(prog="omamori-ota", description="Keys, repository and identities of Omamori.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_repository_commands(commands)
+    _add_identity_commands(commands)
     return parser
 
 

@@ -1,0 +1,99 @@
+"""The enrolment server as a process: everything wired together, until a signal ends it."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+import signal
+import ssl
+import sys
+import threading
+from pathlib import Path
+
+from .clock import Clock
+from .enrolment import Enrolment
+from .enrolment_server import EnrolmentServer, ServerLimits
+from .errors import RejectedError, SetupError
+from .keys import DEVICE_CA, KeyDirectory
+from .pki import CERTIFICATE_FILE, KEY_FILE
+from .registry import Registry
+
+_LISTEN = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<four>[^:\[\]]+)):(?P<port>\d{1,5})")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServiceConfig:
+    """What the command line gives.
+
+    Attributes:
+        keys: Key directory with the device CA.
+        registry: Register of boxes.
+        listen: Address and port.
+        tls_directory: From ``omamori-ota pki server``.
+        limits: Bounds of the server.
+    """
+
+    keys: Path
+    registry: Path
+    listen: tuple[str, int]
+    tls_directory: Path
+    limits: ServerLimits
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """Read ``ADDR:PORT`` or ``[ADDR]:PORT``; port 0 takes any.
+
+    Raises:
+        RejectedError: It is neither.
+    """
+    match = _LISTEN.fullmatch(text)
+    if match is None or int(match["port"]) > 65535:
+        raise RejectedError(f"not an address to listen on: {text[:60]!r}", hint="127.0.0.1:8443 or [::]:8443")
+    return match["six"] or match["four"], int(match["port"])
+
+
+def make_server(config: ServiceConfig, clock: Clock) -> EnrolmentServer:
+    """Wire the server; it listens when this returns.
+
+    Raises:
+        SetupError: A directory is not what it should be, or the address cannot be listened on.
+    """
+    authority, authority_key = KeyDirectory(config.keys).authority(DEVICE_CA)
+    enrolment = Enrolment(Registry(config.registry, authority), authority, authority_key, clock)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.minimum_version = ssl.TLSVersion.TLSv1_3
+    try:
+        tls.load_cert_chain(config.tls_directory / CERTIFICATE_FILE, config.tls_directory / KEY_FILE)
+    except OSError as err:  # TLS errors are its children
+        raise SetupError(
+            f"{config.tls_directory} is not a usable TLS directory: {err}",
+            hint="omamori-ota pki server KEYS DIR --name HOST",
+        ) from err
+    try:
+        return EnrolmentServer(config.listen, enrolment, tls, config.limits)
+    except OSError as err:
+        raise SetupError(f"cannot listen on {config.listen[0]}:{config.listen[1]}: {err.strerror}") from err
+
+
+def serve(config: ServiceConfig, clock: Clock) -> None:
+    """Serve until SIGTERM or SIGINT; requests that are under way are finished.
+
+    Raises:
+        SetupError: As `make_server`; also when the server ended by itself.
+    """
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s enrolment: %(message)s")
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    with make_server(config, clock) as server:
+        worker = threading.Thread(target=server.serve_forever, name="enrolment", daemon=True)
+        worker.start()
+        host, port = server.server_address[:2]
+        print(f"enrolment: listening on {host!s}:{port}", flush=True)  # noqa: T201 - the line that scripts wait for
+        while worker.is_alive() and not ended.wait(1.0):
+            pass
+        if not ended.is_set():
+            raise SetupError("the enrolment server ended by itself")
+        server.shutdown()
+        worker.join()
