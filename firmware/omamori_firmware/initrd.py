@@ -63,7 +63,7 @@ def build_initrd(
     ]
     plain = target.with_suffix(".cpio")
     plain.write_bytes(archive(entries))
-    tools.run(["zstd", "-q", "-19", "-T1", "--rm", plain, "-o", target], binds=[target.parent])
+    tools.run(["zstd", "-q", "-12", "-T1", "--rm", plain, "-o", target], binds=[target.parent])
 
 
 def archive(entries: list[Entry]) -> bytes:
