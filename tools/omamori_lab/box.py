@@ -6,14 +6,18 @@ inside to find out; the shell is for breaking and measuring.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import re
 import time
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 
+from omamori_firmware.cache import Cache, default_directory
+from omamori_firmware.errors import ImageError
 from omamori_firmware.qemu import Machine, MachineConfig, PortFd
+from omamori_firmware.recipe import source_tree
+from omamori_firmware.tools import find_tools
 
 from . import addresses
 from .console import Console
@@ -72,6 +76,7 @@ class Box:
         journal: Where the virtual machine's id is noted.
         workdir: For logs and sockets.
         memory_mib: Memory of the guest.
+        on_line: Told every line of the console.
     """
 
     def __init__(
@@ -83,6 +88,7 @@ class Box:
         journal: Journal,
         workdir: Path,
         memory_mib: int = 1024,
+        on_line: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._disk = disk
         self._variables = variables
@@ -92,11 +98,12 @@ class Box:
         self._memory_mib = memory_mib
         self._machine: Machine | None = None
         self._shell: Shell | None = None
+        self._pid: int | None = None
         self._powered_s = 0.0
         self._mark = 0
         self.boots = 0
         workdir.mkdir(parents=True, exist_ok=True)
-        self.console = Console(workdir / "console.log")
+        self.console = Console(workdir / "console.txt", on_line)
 
     @property
     def state(self) -> BoxState:
@@ -112,7 +119,7 @@ class Box:
     @property
     def alive(self) -> bool:
         """Whether the virtual machine runs."""
-        return self._machine is not None and self._machine.alive
+        return self._machine is not None and self._machine.is_on
 
     @property
     def power_mark(self) -> int:
@@ -138,13 +145,17 @@ class Box:
             ),
             workdir=self._workdir,
         )
-        machine = Machine(config)
+        machine = Machine(config, find_tools(source_tree(), Cache(default_directory())))
         self._mark = self.console.mark()
         self._powered_s = time.monotonic()
-        machine.start()
-        self._machine = machine
+        self._machine = machine  # before it runs: an interrupted start is ended too
+        try:
+            machine.start()
+        except ImageError as err:
+            raise BoxError(str(err), hint=err.hint) from err
         self.boots += 1
-        self._journal.add_process(machine.pid, "box")
+        self._pid = machine.pid
+        self._journal.add_process(self._pid, "box")
         self.console.attach(machine.console)
 
     def cut_power(self) -> None:
@@ -152,14 +163,14 @@ class Box:
         if self._machine is None:
             return
         machine, self._machine = self._machine, None
-        pid = machine.pid
-        with contextlib.suppress(OSError):
-            if self._shell is not None:
-                self._shell.close()
-        self._shell = None
+        if self._shell is not None:
+            self._shell.close()
+            self._shell = None
         machine.kill()
         self.console.detach()
-        self._journal.remove_process(pid)
+        if self._pid is not None:
+            self._journal.remove_process(self._pid)
+            self._pid = None
 
     def close(self) -> None:
         """Cut the power and end the console."""

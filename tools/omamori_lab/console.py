@@ -55,9 +55,11 @@ class Console:
 
     Args:
         log: File that receives every line.
+        on_line: Told every line.
     """
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, on_line: Callable[[str], None] = lambda _: None) -> None:
+        self._on_line = on_line
         self._log = log.open("a", encoding="utf-8")
         self._changed = threading.Condition()
         self._lines: list[Line] = []
@@ -163,6 +165,7 @@ class Console:
         now = time.monotonic()
         for text in texts:
             self._log.write(f"{now - begin:9.2f} {text}\n")
+            self._on_line(text)
         self._log.flush()
         with self._changed:
             self._lines += [Line(now, text) for text in texts]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from .errors import LabError
-from .journal import NETNS, Journal
+from .journal import NETNS, Journal, end_process, processes_inside
 from .run import run
 
 T = TypeVar("T")
@@ -52,7 +52,9 @@ class Namespace:
         self.configure(["link set lo up"])
 
     def delete(self) -> None:
-        """Remove its name; it vanishes with its last process and socket."""
+        """End what still runs inside, then remove it."""
+        for mark in processes_inside(self.name):
+            end_process(mark)
         if self.path.exists():
             run(["ip", "netns", "delete", self.name], timeout_s=10)
         self._journal.remove_namespace(self.name)
@@ -156,6 +158,8 @@ class Namespace:
         handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             if _libc.setns(handle, _CLONE_NEWNET) != 0:
-                raise LabError(f"cannot enter {self.name}: {os.strerror(ctypes.get_errno())}", hint="the lab needs root")
+                raise LabError(
+                    f"cannot enter {self.name}: {os.strerror(ctypes.get_errno())}", hint="the lab needs root"
+                )
         finally:
             os.close(handle)

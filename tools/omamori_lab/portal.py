@@ -6,7 +6,7 @@ import dataclasses
 import http.client
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .addresses import Terminal
@@ -27,7 +27,8 @@ class Expected:
         destination: Regular expression for the destination; empty for any.
         severity: Stars, or None for any.
         action: ``blocked`` or ``logged``.
-        category: Word of the category, or None when there is none to expect.
+        category: Word of the category, or None for any.
+        rule: Regular expression for the text of the rule; empty for any.
     """
 
     function: str
@@ -37,11 +38,12 @@ class Expected:
     severity: int | None = None
     action: str = "blocked"
     category: str | None = None
+    rule: str = ""
 
     def fits(self, alert: dict[str, Any]) -> bool:
         """Whether an alert of the portal is this one."""
         return (
-            alert["function"] == self.function
+            alert["function"] in self.function.split("|")
             and alert["direction"] == self.direction
             and alert["terminal_ip"] in {self.terminal.ipv4, self.terminal.ipv6}
             and str(alert["terminal_mac"]).lower() == self.terminal.mac
@@ -49,6 +51,7 @@ class Expected:
             and (self.severity is None or alert["severity"] == self.severity)
             and alert["action"] == self.action
             and (self.category is None or alert["category"] == self.category)
+            and re.search(self.rule, str(alert["rule"])) is not None
         )
 
     def __str__(self) -> str:
@@ -57,6 +60,7 @@ class Expected:
         return (
             f"{self.function}{about} {self.direction} {stars} {self.action} "
             f"{self.terminal.ipv4} {self.terminal.mac} → {self.destination or 'anything'}"
+            + (f" {self.rule}" if self.rule else "")
         )
 
 
@@ -64,8 +68,15 @@ def brief(alert: dict[str, Any]) -> str:
     """Return an alert in a few words."""
     stars = "★" * int(alert.get("severity") or 0)
     words = [alert.get(key) for key in ("function", "category", "direction")]
-    words += [stars, alert.get("action"), alert.get("terminal_ip"), alert.get("terminal_mac"), "→"]
-    return " ".join(str(word) for word in [*words, alert.get("destination")] if word)
+    words += [
+        stars,
+        alert.get("action"),
+        alert.get("terminal_ip"),
+        alert.get("terminal_mac"),
+        "→",
+        alert.get("destination"),
+    ]
+    return " ".join(str(word) for word in [*words, alert.get("rule")] if word)
 
 
 class Portal:
@@ -120,6 +131,20 @@ class Portal:
             if box["device"] == serial:
                 return box
         raise LabError(f"the portal does not know {serial}")
+
+    def await_box(self, serial: str, fits: Callable[[dict[str, Any]], bool], *, timeout_s: float) -> dict[str, Any]:
+        """Wait until a box is shown as `fits` wants it; return it.
+
+        Raises:
+            NotReadyError: It was not in time.
+        """
+
+        def look() -> dict[str, Any] | None:
+            return next((box for box in self.boxes() if box["device"] == serial and fits(box)), None)
+
+        return wait_for(
+            look, f"{serial} in the portal", timeout_s=timeout_s, every_s=0.3, detail=lambda: str(self.boxes())[:800]
+        )
 
     def alerts(self) -> list[dict[str, Any]]:
         """Return all alerts."""

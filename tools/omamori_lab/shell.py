@@ -18,7 +18,9 @@ import tty
 from .errors import BoxError, NotReadyError
 
 _MAX_OUTPUT = 1 << 20
-_SETTLE = "stty -echo -icanon 2>/dev/null; PS1=; PS2=; PROMPT_COMMAND=; bind 'set enable-bracketed-paste off' 2>/dev/null"
+_SETTLE = (
+    "stty -echo -icanon 2>/dev/null; PS1=; PS2=; PROMPT_COMMAND=; bind 'set enable-bracketed-paste off' 2>/dev/null"
+)
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
 
 

@@ -5,7 +5,7 @@ The EICAR test file is assembled here, so that the source tree itself never upse
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import hashlib
 import ipaddress
 import os
@@ -22,7 +22,7 @@ BIG_BYTES = 20 * 1024 * 1024
 EICAR_FILE = "eicar.com"
 _EICAR_PARTS = ("X5O!P%@AP[4\\PZX54(P^)7CC)7}", "$EICAR-STANDARD-", "ANTIVIRUS-TEST-FILE!", "$H+H*")
 _PAGE = "<!doctype html><meta charset=utf-8><title>lab</title><p>An ordinary page of the lab's internet.\n"
-_LIFETIME = datetime.timedelta(days=7)
+_LIFETIME = dt.timedelta(days=7)
 
 
 def eicar() -> bytes:
@@ -55,7 +55,7 @@ def write_web_certificate(out: Path, names: Sequence[str]) -> Path:
         The authority's certificate, which the office's clients trust.
     """
     out.mkdir(parents=True, exist_ok=True)
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     authority_key = ec.generate_private_key(ec.SECP256R1())
     authority_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Omamori lab: the internet's web")])
     authority = (
@@ -83,7 +83,7 @@ def write_web_certificate(out: Path, names: Sequence[str]) -> Path:
 
 
 def _certificate(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: datetime.datetime
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: dt.datetime
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
@@ -91,7 +91,7 @@ def _certificate(
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_before(now - dt.timedelta(hours=1))
         .not_valid_after(now + _LIFETIME)
     )
 

@@ -1,0 +1,143 @@
+"""The operator's feed desk in the lab: builds packs, publishes them, and serves spoilt repositories on purpose.
+
+What boxes see is a link; it points to the operator's repository or, for a scene, to a spoilt copy of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from . import addresses
+from .configs import PUBLISHER_CLIENT
+from .namespace import Namespace
+from .products import call, client_tls, program
+from .run import run
+from .settings import CHANNEL, LabSettings
+
+_TIMEOUT_S = 60.0
+_DANGEROUS_LIST = Path("lists/dangerous.txt")
+
+
+@dataclasses.dataclass(frozen=True)
+class Publication:
+    """A feed that was published; `at_s` is Unix time of the moment the repository named it."""
+
+    serial: int
+    at_s: float
+
+
+class FeedDesk:
+    """Makes and publishes feeds.
+
+    Args:
+        settings: Of the lab.
+        outside: Namespace from which the broker is reachable.
+        resolver: Its resolv.conf.
+    """
+
+    def __init__(self, settings: LabSettings, outside: Namespace, resolver: Path) -> None:
+        self._keys = settings.keys
+        self._run = settings.run
+        self._outside = outside
+        self._resolver = resolver
+        self._source = self._run / "feed-source"
+        self._demo = settings.feed_source
+        self._tls = self._run / "tls-publisher"
+        self.repository = self._run / "repository"
+        self.served = self._run / "served"
+        self.serial = 0
+
+    def open(self) -> None:
+        """Make the repository and publish the first feed."""
+        shutil.copytree(self._demo, self._source)
+        client_tls(self._keys, self._tls, PUBLISHER_CLIENT)
+        call("omamori-ota", "repository", "init", self._keys, self.repository)
+        self.served.symlink_to(self.repository.name)
+        self.publish(announce=False)
+
+    def add_dangerous(self, domain: str) -> None:
+        """Add a domain to the source of the next feed."""
+        path = self._source / _DANGEROUS_LIST
+        path.write_text(path.read_text() + f"{domain}\n")
+
+    def build(self) -> Path:
+        """Build the next pack and return its file."""
+        self.serial += 1
+        pack = self._run / f"pack-{self.serial}.tar.gz"
+        call("omamori-feed", "build", self._source, "--serial", str(self.serial), "--channel", CHANNEL, "--out", pack)
+        return pack
+
+    def publish(self, *, announce: bool = True, expires: str | None = None) -> Publication:
+        """Build and publish the next feed.
+
+        Args:
+            announce: Tell the boxes through the broker.
+            expires: Lifetime of what is signed, for example ``timestamp=2s``.
+        """
+        return self.publish_pack(self.build(), self.repository, announce=announce, expires=expires)
+
+    def publish_pack(self, pack: Path, repository: Path, *, announce: bool, expires: str | None = None) -> Publication:
+        """Publish a pack into a repository."""
+        words: list[str | Path] = ["publish", "feed", self._keys, repository, pack, "--channel", CHANNEL]
+        words += ["--expires", expires] if expires else []
+        self._ota(*words, announce=announce)
+        return Publication(self.serial, (repository / "metadata" / "timestamp.json").stat().st_mtime)
+
+    def announce(self, repository: Path | None = None) -> None:
+        """Announce what a repository holds (the operator's by default)."""
+        self._ota("announce", "feed", self._keys, repository or self.repository, "--channel", CHANNEL, announce=True)
+
+    def refresh(self) -> None:
+        """Renew the short-lived signatures."""
+        call("omamori-ota", "refresh", self._keys, self.repository)
+
+    def copy(self, name: str) -> Path:
+        """Return a copy of the repository as it is now."""
+        copy = self._run / f"repository-{name}"
+        shutil.copytree(self.repository, copy)
+        return copy
+
+    @contextlib.contextmanager
+    def serving(self, repository: Path) -> Iterator[None]:
+        """Serve another repository instead of the operator's for a while."""
+        self._serve(repository)
+        try:
+            yield
+        finally:
+            self._serve(self.repository)
+
+    def _serve(self, repository: Path) -> None:
+        link = self.served.with_name("served.new")
+        link.symlink_to(repository.name)
+        link.replace(self.served)
+
+    def _ota(self, *words: str | Path, announce: bool) -> None:
+        command: list[str | Path] = [program("omamori-ota"), *words]
+        if announce:
+            broker = f"mqtts://{addresses.SERVICES.domains[0]}:{addresses.BROKER_PORT}"
+            command += ["--announce", broker, "--tls-dir", self._tls]
+        run(self._outside.command(command, resolver=self._resolver), timeout_s=_TIMEOUT_S)
+
+
+def spoil_target(repository: Path) -> Path:
+    """Change one byte of the newest published pack of a repository copy; return the file."""
+    packs = sorted((repository / "targets" / "feed" / CHANNEL).iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    data = bytearray(packs[-1].read_bytes())
+    data[len(data) // 2] ^= 0x01
+    packs[-1].write_bytes(data)
+    return packs[-1]
+
+
+def spoil_metadata(repository: Path) -> Path:
+    """Change the signed part of a repository copy's timestamp so that its signature is wrong; return the file."""
+    path = repository / "metadata" / "timestamp.json"
+    text = path.read_text()
+    year = time.gmtime().tm_year
+    changed = text.replace(f'"{year}-', f'"{year + 1}-').replace(f'"{year + 1}-', f'"{year + 2}-')
+    path.write_text(changed)
+    return path

@@ -1,0 +1,42 @@
+"""What a lab is asked for, decided once from the command line, and where its files lie."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+SERIAL = "ZA35-000001"
+CHANNEL = "demo"
+TREE = Path(__file__).resolve().parents[2]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LabSettings:
+    """Settings of one lab.
+
+    Attributes:
+        state: Directory for everything the lab writes while it runs; its `run` folder is emptied at each start.
+        keys: Key directory, made when absent.
+        image: Artifact directory of the image, brought up to date at each start.
+        flavour: Of the image; the scenes that break things need `dev`.
+        page_port: Port of the page on the loopback; 0 for any free one.
+        memory_mib: Memory of the box.
+    """
+
+    state: Path = TREE / "build" / "lab"
+    keys: Path = TREE / "build" / "keys"
+    image: Path = TREE / "build" / "image" / "dev"
+    flavour: str = "dev"
+    page_port: int = 8080
+    memory_mib: int = 1024
+    feed_source: Path = TREE / "signatures" / "demo"
+
+    @property
+    def run(self) -> Path:
+        """Files of the present run."""
+        return self.state / "run"
+
+    @property
+    def logs(self) -> Path:
+        """Logs of the servers and the console."""
+        return self.state / "run" / "logs"
