@@ -1,0 +1,80 @@
+"""What engine and feed need of the gate, and how they bear that it is not there.
+
+The gate's maps appear when the wire is set up, which may be after the agent started, or never on a broken box. The
+agent must not end for that: `GateAccess` opens the gate when it is needed and forgets it after a failure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol, TypeVar
+
+from omamori_agent.errors import TransientError
+from omamori_agent.gate import BlockedFlow, Terminal
+from omamori_protocol.device import parse_mac
+from omamori_protocol.errors import MalformedError
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_T = TypeVar("_T")
+
+
+class GatePort(Protocol):
+    """The part of the gate that engine and feed use."""
+
+    def terminal(self, address: Address | str) -> Terminal | None:
+        """Return the terminal that uses an address."""
+
+    def drain_blocked(self) -> list[BlockedFlow]:
+        """Return what the block list stopped since the last call, and forget it."""
+
+    def sync_block_lists(self, lists: Mapping[int, Iterable[Network]]) -> tuple[int, int]:
+        """Make the block list consist of exactly these lists; return how many entries were added and removed."""
+
+
+class GateAccess:
+    """A gate that is opened when it is needed.
+
+    Args:
+        opener: Opens the gate; raises `TransientError` while it is not there.
+        gate: One that is open already; its owner closes it.
+    """
+
+    def __init__(self, opener: Callable[[], GatePort], gate: GatePort | None = None) -> None:
+        self._opener = opener
+        self._lock = threading.Lock()
+        self._gate = gate
+
+    def terminal(self, address: Address | str) -> Terminal | None:
+        """Return the terminal that uses an address; raises `TransientError` without a gate."""
+        return self._use(lambda gate: gate.terminal(address))
+
+    def drain_blocked(self) -> list[BlockedFlow]:
+        """Return what was blocked since the last call; raises `TransientError` without a gate."""
+        return self._use(lambda gate: gate.drain_blocked())
+
+    def sync_block_lists(self, lists: Mapping[int, Iterable[Network]]) -> tuple[int, int]:
+        """Set the block list; raises `TransientError` without a gate, `RejectedError` for a list it cannot take."""
+        return self._use(lambda gate: gate.sync_block_lists(lists))
+
+    def _use(self, action: Callable[[GatePort], _T]) -> _T:
+        with self._lock:
+            if self._gate is None:
+                self._gate = self._opener()
+            try:
+                return action(self._gate)
+            except TransientError:
+                self._gate = None  # its maps close with the last reference
+                raise
+
+
+def mac_of(gate: GatePort, address: Address) -> bytes | None:
+    """Return the MAC address of a terminal, or None if the gate does not know it or is not there."""
+    with contextlib.suppress(TransientError, MalformedError):
+        terminal = gate.terminal(address)
+        return parse_mac(terminal.mac) if terminal is not None else None
+    return None
