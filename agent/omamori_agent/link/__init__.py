@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from .broker import Broker, BrokerConnection, BrokerRefusedError, BrokerUnreachableError
+from .mqtt import MQTTBroker
 from .presence import describe
 from .worker import LinkWorker
 
@@ -16,5 +17,6 @@ __all__ = [
     "BrokerRefusedError",
     "BrokerUnreachableError",
     "LinkWorker",
+    "MQTTBroker",
     "describe",
 ]

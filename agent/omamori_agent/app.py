@@ -1,0 +1,134 @@
+"""The agent put together: every object is made here, and nowhere else.
+
+Construction touches the world as little as it can: the spool takes its boot number, the gate's maps are opened.
+Everything else begins when `run` starts the workers. Forwarding depends on nothing in this process.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+from collections.abc import Sequence
+
+from omamori_protocol.messages import Event
+from omamori_protocol.vocabulary import EventKind
+
+from . import engine, feed
+from .clock import SystemClock
+from .config import AgentConfig
+from .console import ConsoleReporter
+from .errors import TransientError
+from .gate import Gate, GateUnavailableError
+from .health import HealthWorker
+from .heartbeat import HeartbeatWorker
+from .identity import EnrolmentClient, IdentityHolder, IdentityStore, IdentityWorker
+from .link import LinkWorker, MQTTBroker
+from .notify import Notifier
+from .ports import Clock, Worker
+from .spool import Spool
+from .status import StatusBoard
+from .supervisor import Supervisor
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Agent:
+    """Everything that runs, and what has to be closed after it."""
+
+    workers: Sequence[Worker]
+    status: StatusBoard
+    holder: IdentityHolder
+    spool: Spool
+    clock: Clock
+
+
+def build(config: AgentConfig, clock: Clock | None = None) -> Agent:
+    """Make every object of the agent; the only thing touched is the spool, which takes its boot number.
+
+    Raises:
+        SetupError: The data partition or the image lacks something.
+    """
+    clock = clock or SystemClock(floor_s=config.release.build_time)
+    status = StatusBoard()
+    console = ConsoleReporter(config.paths.console)
+    spool = Spool(config.paths.spool, config.spool, clock)
+    spool.open()
+    gate = _open_gate(config)
+    holder = IdentityHolder()
+    service_ca = str(config.paths.service_ca)
+    engine_workers = engine.build(config, spool, status, clock, gate)
+    feed_feature = feed.build(config, spool, status, clock, gate)
+    identity = IdentityWorker(
+        device=config.device,
+        store=IdentityStore(config.paths.identity, config.device),
+        enroller=EnrolmentClient(config.provision, service_ca, config.enrolment),
+        holder=holder,
+        limits=config.enrolment,
+        clock=clock,
+        report=console.line,
+    )
+    link = LinkWorker(
+        config=config,
+        broker=MQTTBroker(config.provision.broker_host, config.provision.broker_port, service_ca, config.link),
+        holder=holder,
+        spool=spool,
+        status=status,
+        clock=clock,
+        on_announcement=feed_feature.on_announcement,
+    )
+    heartbeat = HeartbeatWorker(
+        config=config, spool=spool, status=status, gate=gate, clock=clock, offer=link.offer_heartbeat
+    )
+    health = HealthWorker(config=config, status=status, report=console.line)
+    workers = [identity, link, heartbeat, health, *engine_workers, *feed_feature.workers]
+    return Agent(workers, status, holder, spool, clock)
+
+
+def run(config: AgentConfig, notifier: Notifier, stop: threading.Event) -> int:
+    """Run the agent until `stop` is set or a worker dies; returns the exit code.
+
+    Raises:
+        SetupError: It could not even start.
+    """
+    agent = build(config)
+    try:
+        _tell_start(config, agent)
+        supervisor = Supervisor(
+            agent.workers,
+            notifier=notifier,
+            stop=stop,
+            stop_s=config.stop_s,
+            describe=lambda: describe(agent),
+        )
+        return supervisor.run()
+    finally:
+        agent.spool.close()
+
+
+def describe(agent: Agent) -> str:
+    """Return the agent's state in one line for the service manager."""
+    status = agent.status.get()
+    enrolled = "enrolled" if agent.holder.get() else "not enrolled"
+    connected = "connected" if status.connected else "not connected"
+    feed_text = f"feed {status.feed_serial} {status.feed_state.word}"
+    return f"engine {status.engine.word}, {feed_text}, {enrolled}, {connected}"
+
+
+def _open_gate(config: AgentConfig) -> Gate | None:
+    try:
+        return Gate(config.paths.bpf)
+    except GateUnavailableError as err:
+        logger.warning("no gate: %s", err)
+        return None
+
+
+def _tell_start(config: AgentConfig, agent: Agent) -> None:
+    release = config.release
+    text = f"agent started: firmware {release.version} {release.flavour}, slot {config.slot.name}"
+    event = Event(boot=0, seq=0, at_ms=int(agent.clock.now() * 1000), kind=EventKind.SYSTEM, text=text)
+    try:
+        agent.spool.put([event])
+    except TransientError as err:
+        logger.warning("the start is not on record: %s", err)
