@@ -7,6 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from . import products
 from .box import BootReport, Box
@@ -128,12 +129,12 @@ class Lab:
         self.await_online()
         return boot
 
-    def await_online(self) -> dict[str, object]:
+    def await_online(self) -> dict[str, Any]:
         """Wait until the portal shows the box as online; return it."""
 
-        def online() -> dict[str, object] | None:
+        def online() -> dict[str, Any] | None:
             found = [box for box in self.portal.boxes() if box["device"] == self.serial]
-            return found[0] if found and found[0]["presence"] == "online" else None
+            return found[0] if found and found[0]["online"] else None
 
         return wait_for(online, f"{self.serial} online in the portal", timeout_s=_ONLINE_TIMEOUT_S, every_s=0.3)
 

@@ -14,6 +14,8 @@ from .errors import LabError
 from .waiting import wait_for
 
 _MAX_BYTES = 16 << 20
+_PAGE = 500
+_MAX_ALERTS = 20_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,13 +47,13 @@ class Expected:
         return (
             alert["function"] in self.function.split("|")
             and alert["direction"] == self.direction
-            and alert["terminal_ip"] in {self.terminal.ipv4, self.terminal.ipv6}
-            and str(alert["terminal_mac"]).lower() == self.terminal.mac
+            and is_of(alert, self.terminal)
+            and str(alert["terminal"]["mac"]).lower() == self.terminal.mac
             and re.search(self.destination, str(alert["destination"])) is not None
             and (self.severity is None or alert["severity"] == self.severity)
             and alert["action"] == self.action
             and (self.category is None or alert["category"] == self.category)
-            and re.search(self.rule, str(alert["rule"])) is not None
+            and re.search(self.rule, str(alert["rule"]["text"])) is not None
         )
 
     def __str__(self) -> str:
@@ -64,19 +66,17 @@ class Expected:
         )
 
 
+def is_of(alert: dict[str, Any], terminal: Terminal) -> bool:
+    """Whether an alert is about a terminal, by its IP address."""
+    return alert["terminal"]["ip"] in {terminal.ipv4, terminal.ipv6}
+
+
 def brief(alert: dict[str, Any]) -> str:
     """Return an alert in a few words."""
-    stars = "★" * int(alert.get("severity") or 0)
-    words = [alert.get(key) for key in ("function", "category", "direction")]
-    words += [
-        stars,
-        alert.get("action"),
-        alert.get("terminal_ip"),
-        alert.get("terminal_mac"),
-        "→",
-        alert.get("destination"),
-    ]
-    return " ".join(str(word) for word in [*words, alert.get("rule")] if word)
+    terminal = alert["terminal"]
+    words = [alert["function"], alert["category"], alert["direction"], "★" * int(alert["severity"]), alert["action"]]
+    words += [terminal["ip"], terminal["mac"], "→", alert["destination"], alert["rule"]["text"]]
+    return " ".join(str(word) for word in words if word)
 
 
 class Portal:
@@ -147,8 +147,15 @@ class Portal:
         )
 
     def alerts(self) -> list[dict[str, Any]]:
-        """Return all alerts."""
-        return list(self.get("/api/v1/alerts?limit=1000")["alerts"])
+        """Return all alerts, newest first."""
+        found: list[dict[str, Any]] = []
+        path = f"/api/v1/alerts?limit={_PAGE}"
+        page = self.get(path)
+        found += page["alerts"]
+        while page["next"] is not None and len(found) < _MAX_ALERTS:
+            page = self.get(f"{path}&before={page['next']}")
+            found += page["alerts"]
+        return found
 
     def await_alerts(
         self, expected: Sequence[Expected], *, known: set[object], timeout_s: float

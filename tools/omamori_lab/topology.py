@@ -93,6 +93,6 @@ class Topology:
                 f"addr add {terminal.ipv4}/{addresses.LAN_PREFIX} dev {TERMINAL_PORT}",
                 f"addr add {terminal.ipv6}/{addresses.LAN_PREFIX_IPV6} dev {TERMINAL_PORT} nodad",
                 f"route add default via {addresses.ROUTER_IPV4}",
-                f"-6 route add default via {addresses.ROUTER_IPV6}",
+                f"route add default via {addresses.ROUTER_IPV6}",
             ]
         )

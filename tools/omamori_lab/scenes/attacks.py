@@ -16,6 +16,7 @@ from omamori_lab.results import Checklist
 from .scene import BLOCKED_TIMEOUT_S, Title, check_alerts, together
 
 _SCANNER_REQUESTS = 6
+_BEACON = "/gate/checkin?bot=0badcafe1234"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +82,7 @@ class IntrusionScene:
         ordinary = visit.complete and visit.size == len(ANSWER_BODY) and reached
         checks.add("ordinary request", expected="passes", seen=visit, ok=ordinary)
         wanted = [
-            Expected(function="ips", direction="in", terminal=SERVER, rule=attack.rule)
+            Expected(function="ips", direction="in", terminal=SERVER, severity=1, rule=attack.rule)
             for attack in (*ATTACKS, _SCANNER)
         ]
         check_alerts(lab, checks, wanted, known=known)
@@ -95,17 +96,18 @@ class BeaconScene:
     needs_shell = False
 
     def play(self, lab: Lab, checks: Checklist) -> None:
-        """Call the C2 server by name and by HTTP; it may hear nothing."""
+        """Look its master up by name, and check in by HTTP at its address; the master may hear nothing."""
         known = lab.known_alerts()
         pc = lab.client(PC2.name)
         asked, fetched = together(
             lambda: pc.resolve("c2.test", server=addresses.ROUTER_IPV4),
-            lambda: pc.get("http://c2.test/gate?id=17", address=C2.ipv4, timeout_s=BLOCKED_TIMEOUT_S),
+            lambda: pc.get(f"http://{C2.ipv4}{_BEACON}", timeout_s=BLOCKED_TIMEOUT_S, options=["-d", "state=idle"]),
         )
         checks.equal("DNS c2.test", None, asked)
-        checks.add("HTTP to c2.test", expected="blocked", seen=fetched, ok=getattr(fetched, "status", 1) == 0)
+        checks.add("HTTP check-in", expected="blocked", seen=fetched, ok=getattr(fetched, "status", 1) == 0)
         checks.equal("requests that reached the C2", 0, len(lab.listeners.c2.arrivals))
         wanted = [
-            Expected(function="ips|dangerous-site", direction="out", terminal=PC2, destination=r"c2\.test", severity=3)
+            Expected(function="dangerous-site", direction="out", terminal=PC2, destination=r"c2\.test", severity=3),
+            Expected(function="ips", direction="out", terminal=PC2, severity=3, rule=r"(?i)beacon"),
         ]
         check_alerts(lab, checks, wanted, known=known)

@@ -100,7 +100,9 @@ class FeedRefusedScene:
         good = feeds.publish()
         checks.equal("good feed afterwards", good.serial, self._take(lab, good))
         lab.portal.await_box(
-            lab.serial, lambda box: box["feed_serial"] == good.serial and box["feed_state"] == "active", timeout_s=20
+            lab.serial,
+            lambda box: box["feed"]["serial"] == good.serial and box["feed"]["state"] == "active",
+            timeout_s=20,
         )
         answer = lab.client(PC2.name).resolve("malware.test", server=_DNS)
         checks.equal("still blocked: malware.test", None, answer)
@@ -122,7 +124,7 @@ class FeedRefusedScene:
         checks.add(name, expected=f"refused, reason like {reason}", seen=f"refused: {told}", ok=fits)
         box = lab.portal.await_box(
             lab.serial,
-            lambda box: box["feed_state"] == "refused" and re.search(reason, str(box["feed_reason"])) is not None,
+            lambda box: box["feed"]["state"] == "refused" and re.search(reason, str(box["feed"]["reason"])) is not None,
             timeout_s=_REFUSAL_TIMEOUT_S,
         )
-        checks.equal(f"{name}: feed in the portal", active, box["feed_serial"])
+        checks.equal(f"{name}: feed in the portal", active, box["feed"]["serial"])

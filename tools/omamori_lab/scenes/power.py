@@ -42,7 +42,7 @@ class PowerCutScene:
         boot = lab.box.await_protecting()
         checks.add("protects again", expected="by itself", seen=f"after {boot.protecting_s:.0f} s", ok=True)
         box = lab.await_online()
-        checks.equal("feed kept", lab.surroundings.feeds.serial, box["feed_serial"])
+        checks.equal("feed kept", lab.surroundings.feeds.serial, box["feed"]["serial"])
         checks.equal("certificate kept", before, lab.box.shell(_CERTIFICATE).output)
         checks.equal("boxes in the portal", [lab.serial], [box["device"] for box in lab.portal.boxes()])
         names += ask_dangerous(lab, checks, "after", token)

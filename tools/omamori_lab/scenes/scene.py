@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from omamori_lab.errors import LabError
 from omamori_lab.lab import Lab
-from omamori_lab.portal import Expected, brief
+from omamori_lab.portal import Expected, brief, is_of
 from omamori_lab.results import Checklist, SceneResult
 
 T = TypeVar("T")
@@ -81,7 +81,7 @@ def check_alerts(
     missing, fresh = lab.portal.await_alerts(expected, known=known, timeout_s=timeout_s)
     for item in expected:
         found = [alert for alert in fresh if item.fits(alert)]
-        near = [alert for alert in fresh if alert["terminal_ip"] in {item.terminal.ipv4, item.terminal.ipv6}]
+        near = [alert for alert in fresh if is_of(alert, item.terminal)]
         seen = brief(found[0]) if found else f"{[brief(alert) for alert in near] or 'no alert of this terminal'}"
         checks.add("alert", expected=item, seen=seen, ok=item not in missing)
 
