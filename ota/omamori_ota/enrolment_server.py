@@ -293,7 +293,8 @@ class EnrolmentServer(http.server.ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log a defect of ours; the other connections go on."""
         del request
-        logger.error("address=%s defect while serving", client_address[0], exc_info=True)
+        # socketserver calls this while it handles the exception.
+        logger.error("address=%s defect while serving", client_address[0], exc_info=True)  # noqa: LOG014
 
 
 def _cut(connection: socket.socket) -> None:

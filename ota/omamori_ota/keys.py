@@ -99,8 +99,8 @@ def init(path: Path, clock: Clock, lifetimes: Lifetimes) -> KeyDirectory:
     Raises:
         SetupError: `path` is occupied.
     """
-    now = clock()
     with new_directory(path, mode=PRIVATE_DIRECTORY) as work:
+        now = clock()
         trust = work / "trust"
         for folder in (work / "tuf", work / "secureboot", work / "pki", trust):
             folder.mkdir(mode=PRIVATE_DIRECTORY)

@@ -36,7 +36,7 @@ S = TypeVar("S", Root, Targets, Snapshot, Timestamp)
 
 MAX_METADATA_BYTES = 5 * 1000 * 1000
 _MAX_ROOT_ROTATIONS = 256
-_KEPT_FEED_VERSIONS = 3
+_KEPT_PACKS = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -303,16 +303,17 @@ class Repository:
         return versions
 
     def _prune_targets(self, current: _Current) -> None:
-        """Remove packs that no recent feed version names; the previous ones stay for clients in the middle."""
-        newest = current.delegated[FEED].signed.version
-        kept: set[Path] = set()
-        for version in range(max(1, newest - _KEPT_FEED_VERSIONS + 1), newest + 1):
-            if (self._metadata / f"{version}.{FEED}.json").is_file():
-                for target in self._read(Targets, f"{version}.{FEED}.json").signed.targets.values():
-                    kept.update(self._targets / name for name in target.get_prefixed_paths())
-        for path in (self._targets / "feed").glob("*/*.pack.tar.gz"):
-            if path not in kept:
-                path.unlink()
+        """Remove packs that nothing refers to; the last few stay for clients that are in the middle."""
+        used = {
+            self._targets / name
+            for target in current.delegated[FEED].signed.targets.values()
+            for name in target.get_prefixed_paths()
+        }
+        for channel in (self._targets / FEED).iterdir():
+            packs = sorted(channel.iterdir(), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+            for path in packs[_KEPT_PACKS:]:
+                if path not in used:
+                    path.unlink()
 
 
 def _serial(target: TargetFile | None) -> int:
