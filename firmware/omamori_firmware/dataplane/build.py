@@ -9,10 +9,13 @@ import platform
 import tempfile
 from pathlib import Path
 
+from omamori_firmware.cache import Cache
 from omamori_firmware.errors import SetupError
-from omamori_firmware.recipe import source_tree
+from omamori_firmware.files import sha256_tree
+from omamori_firmware.recipe import SourceTree, source_tree
 from omamori_firmware.run import require, run
 
+STAGE = "gate"
 OBJECT = "gate.bpf.o"
 LOADER = "omamori-wire"
 _TIMEOUT_S = 120.0
@@ -35,6 +38,12 @@ def build_gate(out: Path) -> None:
         _compile_object(source, unstripped)
         run([require("llvm-strip"), "--strip-debug", "-o", out / OBJECT, unstripped], timeout_s=_TIMEOUT_S)
     _compile_loader(source, out / LOADER)
+
+
+def obtain_gate(tree: SourceTree, cache: Cache) -> Path:
+    """Return a directory with gate and loader, compiled if they are not in the cache."""
+    inputs = {"source": sha256_tree([tree.gate]), "code": sha256_tree([Path(__file__).parent])}
+    return cache.obtain(STAGE, inputs, build_gate)
 
 
 def _compile_object(source: Path, target: Path) -> None:
