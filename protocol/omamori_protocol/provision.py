@@ -86,7 +86,7 @@ def parse_provision(data: bytes) -> Provision:
         raise MalformedError(f"provision: not JSON: {str(err)[:80]}") from err
     if not isinstance(body, dict):
         raise MalformedError("provision: expected an object")
-    if body.get("format") != FORMAT:
+    if type(body.get("format")) is not int or body["format"] != FORMAT:
         raise UnknownVersionError("provision", body.get("format"))
     expected = {"format", "serial", "claim", "enrolment_url", "broker", "repository_url", "channel"}
     if set(body) != expected:
@@ -108,5 +108,5 @@ def parse_provision(data: bytes) -> Provision:
         broker_host=check_host(broker["host"]),
         broker_port=port,
         repository_url=_url(body, "repository_url"),
-        channel=check_channel(str(body["channel"])),
+        channel=check_channel(body["channel"]),
     )
