@@ -1,0 +1,134 @@
+"""What scripts see over HTTP. Strict where the page is forgiving: an unknown or senseless parameter is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fastapi import Request
+from fastapi.responses import JSONResponse, Response
+
+from omamori_cloud.as_json import alert_object, box_object, event_object
+from omamori_cloud.clock import Clock, parse_moment, to_rfc3339
+from omamori_cloud.errors import QueryError
+from omamori_cloud.health import assess
+from omamori_cloud.ingest import IngestStatus
+from omamori_cloud.store.database import newest_revision
+from omamori_cloud.store.reader import MAX_ALERTS, AlertQuery, Cursor, Reader
+from omamori_protocol.vocabulary import Function, Severity
+
+from .config import PageConfig
+
+
+class API:
+    """The endpoints."""
+
+    def __init__(self, reader: Reader, config: PageConfig, clock: Clock, status: IngestStatus) -> None:
+        """Take the collaborators."""
+        self._reader = reader
+        self._config = config
+        self._clock = clock
+        self._status = status
+
+    def boxes(self, request: Request) -> Response:
+        """Return every box."""
+        _parameters(request, set())
+        now_ms = self._clock()
+        boxes = [
+            box_object(
+                box,
+                assess(box, now_ms=now_ms, offline_after_s=self._config.offline_after_s),
+                self._config.names.get(box.device),
+            )
+            for box in self._reader.boxes()
+        ]
+        return JSONResponse({"as_of": to_rfc3339(now_ms), "boxes": boxes})
+
+    def alerts(self, request: Request) -> Response:
+        """Return one page of alerts."""
+        now_ms = self._clock()
+        names = {"device", "severity", "function", "terminal", "since", "before", "limit"}
+        page = self._reader.alerts(alert_query(_parameters(request, names), now_ms))
+        return JSONResponse(
+            {
+                "as_of": to_rfc3339(now_ms),
+                "alerts": [alert_object(alert) for alert in page.alerts],
+                "next": None if page.next is None else str(page.next),
+            }
+        )
+
+    def events(self, request: Request) -> Response:
+        """Return the newest events that are not alerts."""
+        limit = _number(_parameters(request, {"limit"}), "limit", 100, MAX_ALERTS)
+        events = [event_object(event) for event in self._reader.happenings(limit)]
+        return JSONResponse({"as_of": to_rfc3339(self._clock()), "events": events})
+
+    def health(self, _request: Request) -> Response:
+        """Say whether the page and the store work, and whether messages come in."""
+        self._reader.refusals(1)
+        trouble = self._status.trouble
+        return JSONResponse(
+            {
+                "status": "ok",
+                "ingest": "disconnected" if trouble else "connected",
+                "trouble": trouble or None,
+                "schema": newest_revision(),
+            }
+        )
+
+    def on_query_error(self, _request: Request, error: Exception) -> Response:
+        """Say what is wrong with a question."""
+        return JSONResponse({"error": str(error), "hint": getattr(error, "hint", "")}, 400)
+
+
+def _parameters(request: Request, known: set[str]) -> dict[str, str]:
+    parameters: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        if name not in known:
+            raise QueryError(name[:40], "unknown parameter", hint=f"known: {', '.join(sorted(known)) or 'none'}")
+        if name in parameters:
+            raise QueryError(name, "given twice")
+        parameters[name] = value
+    return parameters
+
+
+def _number(parameters: Mapping[str, str], name: str, default: int, maximum: int) -> int:
+    text = parameters.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= maximum):
+        raise QueryError(name, f"{text[:40]!r} is outside 1..{maximum}")
+    return int(text)
+
+
+def alert_query(parameters: Mapping[str, str], now_ms: int) -> AlertQuery:
+    """Return the question that a script's parameters put; strict, unlike a person's form.
+
+    Raises:
+        QueryError: A value makes no sense.
+    """
+    function = severity = since_ms = before = None
+    if "function" in parameters:
+        try:
+            function = Function(Function.from_word(parameters["function"]))
+        except ValueError as err:
+            raise QueryError("function", str(err)[:200]) from err
+    if "severity" in parameters:
+        severity = Severity(_number(parameters, "severity", 1, 3))
+    if "since" in parameters:
+        try:
+            since_ms = parse_moment(parameters["since"], now_ms)
+        except (ValueError, OverflowError) as err:
+            raise QueryError(
+                "since", f"{parameters['since'][:40]!r} is not a time", hint="2026-01-31T09:00:00Z, or 10m, 2h, 3d"
+            ) from err
+    if "before" in parameters:
+        before = Cursor.parse(parameters["before"])
+    return AlertQuery(
+        device=parameters.get("device"),
+        severity=severity,
+        function=function,
+        terminal=parameters.get("terminal"),
+        since_ms=since_ms,
+        before=before,
+        limit=_number(parameters, "limit", 100, MAX_ALERTS),
+    )
