@@ -202,8 +202,8 @@ def server_certificate(
     if not names:
         raise RejectedError("a server needs at least one name")
     _check_lifetime(lifetime)
-    builder = _leaf(names[0][:64], public_key, authority, now, lifetime, ExtendedKeyUsageOID.SERVER_AUTH)
     alternatives = x509.SubjectAlternativeName([_alternative(name) for name in names])
+    builder = _leaf(names[0][:64], public_key, authority, now, lifetime, ExtendedKeyUsageOID.SERVER_AUTH)
     return builder.add_extension(alternatives, critical=False).sign(authority_key, hashes.SHA256())
 
 

@@ -5,9 +5,9 @@ The client is the real one of python-tuf, reading the repository's files through
 
 from __future__ import annotations
 
-import datetime
 import stat
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,7 +15,7 @@ import pytest
 from tuf.api.exceptions import DownloadHTTPError, ExpiredMetadataError
 from tuf.ngclient import FetcherInterface, Updater
 
-from omamori_ota import files, keys, repository
+from omamori_ota import files, keys
 from omamori_ota.clock import parse_duration
 from omamori_ota.errors import RejectedError, SetupError, TransientError
 from omamori_ota.keys import KeyDirectory
@@ -48,7 +48,7 @@ class Client:
         home.mkdir()
         self._arguments = (DiskFetcher(directory), trust, home)
 
-    def serial(self, now: datetime.datetime, channel: str = "demo") -> int | None:
+    def serial(self, now: datetime, channel: str = "demo") -> int | None:
         fetcher, trust, home = self._arguments
         updater = Updater(
             str(home),
@@ -274,6 +274,3 @@ def tree(directory: Path) -> dict[str, bytes]:
         for path in directory.rglob("*")
         if path.is_file() and path.name != ".lock"
     }
-
-
-assert repository  # the module, beside the fixture of the same name
