@@ -1,7 +1,7 @@
 """The agent put together: every object is made here, and nowhere else.
 
-Construction touches the world as little as it can: the spool takes its boot number, the gate's maps are opened.
-Everything else begins when `run` starts the workers. Forwarding depends on nothing in this process.
+Construction touches the world in one place only: the spool takes its boot number. Everything else begins when `run`
+starts the workers. Forwarding depends on nothing in this process.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from .clock import SystemClock
 from .config import AgentConfig
 from .console import ConsoleReporter
 from .errors import TransientError
-from .gate import Gate, GateUnavailableError
+from .gate import Gate
 from .health import HealthWorker
-from .heartbeat import HeartbeatWorker
+from .heartbeat import HeartbeatWorker, LateGate
 from .identity import EnrolmentClient, IdentityHolder, IdentityStore, IdentityWorker
 from .link import LinkWorker, MQTTBroker
 from .notify import Notifier
@@ -55,11 +55,10 @@ def build(config: AgentConfig, clock: Clock | None = None) -> Agent:
     console = ConsoleReporter(config.paths.console)
     spool = Spool(config.paths.spool, config.spool, clock)
     spool.open()
-    gate = _open_gate(config)
     holder = IdentityHolder()
     service_ca = str(config.paths.service_ca)
-    engine_workers = engine.build(config, spool, status, clock, gate)
-    feed_feature = feed.build(config, spool, status, clock, gate)
+    engine_feature = engine.build(config, spool, status, clock)
+    feed_feature = feed.build(config, spool, status, clock, engine_feature)
     identity = IdentityWorker(
         device=config.device,
         store=IdentityStore(config.paths.identity, config.device),
@@ -79,10 +78,15 @@ def build(config: AgentConfig, clock: Clock | None = None) -> Agent:
         on_announcement=feed_feature.on_announcement,
     )
     heartbeat = HeartbeatWorker(
-        config=config, spool=spool, status=status, gate=gate, clock=clock, offer=link.offer_heartbeat
+        config=config,
+        spool=spool,
+        status=status,
+        gate=LateGate(lambda: Gate(config.paths.bpf)),
+        clock=clock,
+        offer=link.offer_heartbeat,
     )
     health = HealthWorker(config=config, status=status, report=console.line)
-    workers = [identity, link, heartbeat, health, *engine_workers, *feed_feature.workers]
+    workers = [identity, link, heartbeat, health, *engine_feature.workers, *feed_feature.workers]
     return Agent(workers, status, holder, spool, clock)
 
 
@@ -114,14 +118,6 @@ def describe(agent: Agent) -> str:
     connected = "connected" if status.connected else "not connected"
     feed_text = f"feed {status.feed_serial} {status.feed_state.word}"
     return f"engine {status.engine.word}, {feed_text}, {enrolled}, {connected}"
-
-
-def _open_gate(config: AgentConfig) -> Gate | None:
-    try:
-        return Gate(config.paths.bpf)
-    except GateUnavailableError as err:
-        logger.warning("no gate: %s", err)
-        return None
 
 
 def _tell_start(config: AgentConfig, agent: Agent) -> None:

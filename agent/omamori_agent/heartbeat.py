@@ -33,6 +33,28 @@ class GateCounters(Protocol):
         """Return all counters since the gate was loaded; raises `AgentError` when it cannot."""
 
 
+class LateGate:
+    """The gate's counters as soon as there is a gate: it is opened when asked, and again after it failed.
+
+    Args:
+        opener: Opens the gate; raises `AgentError` while it is not there.
+    """
+
+    def __init__(self, opener: Callable[[], GateCounters]) -> None:
+        self._opener = opener
+        self._gate: GateCounters | None = None
+
+    def counters(self) -> Mapping[Counter, Count]:
+        """Return all counters since the gate was loaded; raises `AgentError` when it cannot."""
+        if self._gate is None:
+            self._gate = self._opener()
+        try:
+            return self._gate.counters()
+        except AgentError:
+            self._gate = None  # its maps close with the last reference
+            raise
+
+
 class HeartbeatWorker:
     """`ports.Worker` of the heartbeat.
 
@@ -40,7 +62,7 @@ class HeartbeatWorker:
         config: Interval, and what the heartbeat says about the image.
         spool: Gives boot number and depth.
         status: What the box does.
-        gate: Its counters, or None when the box has no gate.
+        gate: Its counters; without them, a heartbeat says 0.
         clock: Time.
         offer: Takes the encoded heartbeat for sending.
     """
@@ -53,7 +75,7 @@ class HeartbeatWorker:
         config: AgentConfig,
         spool: Spool,
         status: StatusBoard,
-        gate: GateCounters | None,
+        gate: GateCounters,
         clock: Clock,
         offer: Callable[[bytes], None],
     ) -> None:
@@ -111,12 +133,10 @@ class HeartbeatWorker:
         self._connected = status.connected
 
     def _counters(self) -> Mapping[Counter, Count]:
-        if self._gate is None:
-            return {}
         try:
             return self._gate.counters()
         except AgentError as err:
-            logger.warning("no counters from the gate: %s", err)
+            logger.debug("no counters from the gate: %s", err)
             return {}
 
 

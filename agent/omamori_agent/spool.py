@@ -99,6 +99,7 @@ class Spool:
         self._failed = 0  # refused writes not told yet
         self._failed_in_all = 0
         self._cursors: dict[str, str] = {}
+        self._is_closed = False
 
     def open(self) -> None:
         """Take the next boot number and open the database.
@@ -121,8 +122,9 @@ class Spool:
                 self._boot = self._boot or self._next_boot(None)
 
     def close(self) -> None:
-        """Close the database."""
+        """Close the database for good; every later call is refused."""
         with self._lock:
+            self._is_closed = True
             self._database.close()
 
     @property
@@ -262,6 +264,8 @@ class Spool:
 
     def _transact(self, work: Callable[[sqlite3.Connection], None]) -> None:
         """Run `work` in one transaction; on failure the counts are as before, and a corrupt file is set aside."""
+        if self._is_closed:
+            raise SpoolUnavailableError("spool: closed")
         for attempt in range(1, _ATTEMPTS + 1):
             before = dataclasses.replace(self._counts)
             try:
