@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -56,6 +57,35 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         temporary.unlink(missing_ok=True)
         raise
     _sync_directory(path.parent)
+
+
+def copy_file(source: Path, target: Path) -> Path:
+    """Copy a file with mode 0644, or 0755 if its owner may execute it; return the target."""
+    target.unlink(missing_ok=True)
+    shutil.copyfile(source, target)
+    target.chmod(0o755 if source.stat().st_mode & 0o100 else 0o644)
+    return target
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy a directory's content with the same modes on every machine; nothing happens if it is absent.
+
+    Args:
+        source: Directory of sources; compiled Python in it is left out.
+        target: Directory to fill; made if absent, other files in it stay.
+    """
+    for path in [source, *sorted(source.rglob("*"))] if source.is_dir() else []:
+        relative = path.relative_to(source)
+        if "__pycache__" in relative.parts:
+            continue
+        if path.is_symlink():
+            (target / relative).unlink(missing_ok=True)
+            (target / relative).symlink_to(path.readlink())
+        elif path.is_dir():
+            (target / relative).mkdir(parents=True, exist_ok=True)
+            (target / relative).chmod(0o755)
+        else:
+            copy_file(path, target / relative)
 
 
 def copy_sparse(source: Path, target: Path, *, offset: int = 0) -> None:

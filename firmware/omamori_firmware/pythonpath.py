@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from omamori_firmware import enter
+from omamori_firmware.files import copy_tree
 from omamori_firmware.run import run
 
 PLACE = "usr/lib/omamori/python"
@@ -36,6 +37,9 @@ def fetch_wheels(lock: Path, target: Path, *, arch: str) -> None:
     line += [f"--platform={name}_{arch}" for name in ("manylinux2014", "manylinux2010", "manylinux1")]
     run([*line, "-r", lock], timeout_s=900, hint="the lock names wheels for Debian 13; renew it: tools/lock.sh")
     shutil.rmtree(target / "bin", ignore_errors=True)
+    for name in ("test", "tests", "test_data", "testing"):
+        for directory in sorted(target.glob(f"**/{name}")):
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def install(root: Path, wheels: Path, packages: Iterable[Path]) -> None:
@@ -47,10 +51,9 @@ def install(root: Path, wheels: Path, packages: Iterable[Path]) -> None:
         packages: Our package directories; an absent one is an unfinished part and left out.
     """
     place = root / PLACE
-    shutil.copytree(wheels, place, symlinks=True, dirs_exist_ok=True)
+    copy_tree(wheels, place)
     for package in packages:
-        if package.is_dir():
-            shutil.copytree(package, place / package.name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+        copy_tree(package, place / package.name)
     search = root / "usr/lib/python3/dist-packages"
     search.mkdir(parents=True, exist_ok=True)
     (search / "omamori.pth").write_text(f"/{PLACE}\n")

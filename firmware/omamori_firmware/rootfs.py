@@ -7,7 +7,6 @@ place empty, and the build says so.
 
 import json
 import re
-import shutil
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from omamori_firmware import enter, pythonpath
 from omamori_firmware.errors import SetupError
+from omamori_firmware.files import copy_file, copy_tree
 from omamori_firmware.kernel import Kernel
 from omamori_firmware.recipe import SourceTree
 from omamori_firmware.run import run
@@ -90,9 +90,9 @@ def assemble(root: Path, parts: Parts, release: Release, warn: Callable[[str], N
         ["tar", "-C", root, "--xattrs", "--xattrs-include=*", "--exclude=./dev/*", "-xpf", parts.packages],
         timeout_s=600,
     )
-    _copy_tree(parts.kernel.modules("root"), root / "usr/lib/modules" / parts.kernel.release)
-    _copy_tree(parts.tree.recipe / "overlay" / "common", root)
-    _copy_tree(parts.tree.recipe / "overlay" / release.flavour, root)
+    copy_tree(parts.kernel.modules("root"), root / "usr/lib/modules" / parts.kernel.release)
+    copy_tree(parts.tree.recipe / "overlay" / "common", root)
+    copy_tree(parts.tree.recipe / "overlay" / release.flavour, root)
     _install_data_plane(root, parts, warn)
     units = _install_units(root, parts, warn)
     pythonpath.install(root, parts.wheels, parts.tree.device_packages)
@@ -120,23 +120,16 @@ def install_sections(text: str) -> list[tuple[str, str]]:
     return found
 
 
-def _copy_tree(source: Path, target: Path) -> None:
-    if source.is_dir():
-        shutil.copytree(
-            source, target, symlinks=True, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", ".gitkeep")
-        )
-
-
 def _install_data_plane(root: Path, parts: Parts, warn: Callable[[str], None]) -> None:
     for name, source in (("wire", parts.tree.wire), ("engine", parts.tree.engine)):
         if not source.is_dir():
             warn(f"{source} is not there: the image has no {name}")
-        _copy_tree(source, root / _HOME / name)
+        copy_tree(source, root / _HOME / name)
     empty_feed = root / _HOME / "engine" / "feed-empty"
     if empty_feed.is_dir():
         empty_feed.rename(root / _HOME / "feed-empty")
     if parts.gate:
-        _copy_tree(parts.gate, root / _HOME / "gate")
+        copy_tree(parts.gate, root / _HOME / "gate")
 
 
 def _install_units(root: Path, parts: Parts, warn: Callable[[str], None]) -> list[Path]:
@@ -150,9 +143,9 @@ def _install_units(root: Path, parts: Parts, warn: Callable[[str], None]) -> lis
         ours += [unit.rename(place / unit.name) for unit in units]
     for unit in sorted(parts.tree.units.glob("*")):
         if unit.suffix in _UNIT_SUFFIXES:
-            ours.append(Path(shutil.copyfile(unit, place / unit.name)))
+            ours.append(copy_file(unit, place / unit.name))
         elif unit.suffix == ".conf":
-            shutil.copyfile(unit, root / "usr/lib/tmpfiles.d" / unit.name)
+            copy_file(unit, root / "usr/lib/tmpfiles.d" / unit.name)
     for name in ("omamori-wire", "omamori-engine", "omamori-agent"):
         if not (place / f"{name}.service").is_file():
             warn(f"{name}.service is not there yet: the image starts without it")
@@ -165,7 +158,7 @@ def _install_trust(root: Path, trust: Path) -> None:
     for name in _TRUSTED:
         if not (trust / name).is_file():
             raise SetupError(f"{trust / name} is not there", hint="make keys with: omamori-ota keys init DIR")
-        shutil.copyfile(trust / name, place / name)
+        copy_file(trust / name, place / name)
 
 
 def _write_settings(root: Path, release: Release, kernel: Kernel) -> None:
@@ -219,7 +212,8 @@ def _finish(root: Path) -> None:
     """Lock every account and leave only mount points where the box writes."""
     shadow = root / "etc/shadow"
     lines = (line.split(":") for line in shadow.read_text(encoding="utf-8").splitlines())
-    _write(shadow, "".join(":".join([name, "!*", *rest]) + "\n" for name, _, *rest in lines), mode=0o640)
+    # Without the day of the last change, which would be the day of the build.
+    _write(shadow, "".join(f"{row[0]}:!*:::::::\n" for row in lines), mode=0o640)
     accounts = root / "etc/passwd"
     lines = (line.split(":") for line in accounts.read_text(encoding="utf-8").splitlines())
     _write(accounts, "".join(":".join([*row[:6], "/usr/sbin/nologin"]) + "\n" for row in lines))

@@ -65,6 +65,7 @@ def strip(root: Path, wanted: StripList, *, release: bool) -> set[str]:
             for place in (pattern, f"*/{pattern}"):
                 for path in sorted((root / directory).glob(place)):
                     remove(path)
+    remove_orphan_scripts(root, ("usr/bin", "usr/sbin", "usr/libexec", "usr/lib", "usr/share", "etc"))
     remove_dangling_links(
         root, ("usr/bin", "usr/sbin", "usr/lib/systemd/system", "etc/systemd/system", "etc/alternatives")
     )
@@ -89,6 +90,26 @@ def remove_dangling_links(root: Path, directories: Iterable[str]) -> None:
                 if link.is_symlink() and not _exists_inside(root, link):
                     link.unlink()
                     again = True
+
+
+def remove_orphan_scripts(root: Path, directories: Iterable[str]) -> None:
+    """Remove executable scripts whose interpreter left the tree."""
+    for directory in directories:
+        for path in sorted((root / directory).rglob("*")):
+            if path.is_symlink() or not path.is_file() or not path.stat().st_mode & 0o111:
+                continue
+            with path.open("rb") as stream:
+                first = stream.readline(256)
+            words = first.removeprefix(b"#!").split()
+            if first.startswith(b"#!") and words and not _interpreter_exists(root, words):
+                path.unlink()
+
+
+def _interpreter_exists(root: Path, words: list[bytes]) -> bool:
+    names = [word.decode(errors="replace") for word in words]
+    if names[0].endswith("/env") and len(names) > 1:
+        return any(_exists_inside(root, root / place / names[1]) for place in ("usr/bin", "usr/sbin"))
+    return _exists_inside(root, root / names[0].lstrip("/"))
 
 
 def _exists_inside(root: Path, link: Path) -> bool:
