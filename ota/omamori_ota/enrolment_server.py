@@ -42,6 +42,8 @@ CA_PATH = "/.well-known/est/cacerts"
 _REQUEST_TYPE = "application/pkcs10"
 _ANSWER_TYPE = "application/pkcs7-mime; smime-type=certs-only"
 _LINE = 76
+_CHUNK_BYTES = 4096
+_DRAIN_SILENCE_S = 0.2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -160,9 +162,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             raise EnrolmentRefusedError(400, "Content-Length is not one number")
         length = int(length_text[:10])
         if length > limits.body_bytes:
-            # Some of it is read away, so that the answer is not lost in a reset.
-            self.rfile.left = min(length, limits.drained_bytes)
-            self.rfile.read()
             raise EnrolmentRefusedError(413, f"a body of more than {limits.body_bytes} bytes")
         self.rfile.left = length
         body: bytes = self.rfile.read()
@@ -191,6 +190,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         body = json.dumps({"error": str(err), "hint": err.hint}).encode() + b"\n"
         self._answer(HTTPStatus(err.status), body, "application/json")
         self._audit(HTTPStatus(err.status), str(err))
+        self._drain()
+
+    def _drain(self) -> None:
+        """Read what the client is still sending: closing on unread bytes would reset the answer away."""
+        self.connection.settimeout(_DRAIN_SILENCE_S)
+        self.rfile.left = self.server.limits.drained_bytes
+        with contextlib.suppress(OSError):
+            while self.rfile.read(_CHUNK_BYTES):
+                pass
 
     def _answer(self, status: HTTPStatus, body: bytes, content_type: str) -> None:
         self.send_response(status)
