@@ -1,0 +1,97 @@
+"""The files of the image say what the plan says, and nothing on the box needs a shell."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from omamori_agent.gate.gate import DEFAULT_PIN_DIRECTORY
+from omamori_agent.gate.wire import BRIDGE_SETTINGS
+from omamori_firmware.dataplane import PLAN, box
+from omamori_firmware.dataplane.engine import (
+    BOX_CACHE,
+    BOX_CONFIGURATION,
+    BOX_FEED,
+    BOX_RUN,
+    adapt_configuration,
+)
+from omamori_firmware.dataplane.native import queue_rules
+from omamori_firmware.recipe import source_tree
+from omamori_protocol.feed_manifest import FeedManifest
+
+TREE = source_tree()
+ENGINE = (TREE.engine / "suricata.yaml").read_text()
+
+
+def test_committed_wire_files_are_the_rendered_ones() -> None:
+    files = {path.name: path.read_text() for path in TREE.wire.iterdir()}
+    assert files == box.render(PLAN)
+
+
+def test_agent_reads_back_exactly_the_planned_settings() -> None:
+    assert PLAN.settings == BRIDGE_SETTINGS
+    assert Path(PLAN.pin_directory) == DEFAULT_PIN_DIRECTORY
+    loader = (TREE.gate / "omamori_wire.c").read_text()
+    assert re.findall(r'"(bridge-nf-[a-z0-9-]+)"', loader) == list(PLAN.settings)
+
+
+@pytest.mark.parametrize("unit", [TREE.wire / "omamori-wire.service", TREE.engine / "omamori-engine.service"])
+def test_unit_starts_programs_directly(unit: Path) -> None:
+    lines = re.findall(r"^Exec\w+=(.*)$", unit.read_text(), re.MULTILINE)
+    assert lines
+    for line in lines:
+        assert re.match(r"-?/usr/", line)
+        assert not re.search(r"\b(sh|bash|env)\b|[|;&`$]", line)
+
+
+def test_failed_step_of_the_wire_never_keeps_the_next_from_being_tried() -> None:
+    steps = re.findall(r"^ExecStart=(.*)$", box.render(PLAN)["omamori-wire.service"], re.MULTILINE)
+    working = [step for step in steps if not re.search(r" check | list ", step)]
+    assert working
+    assert all(step.startswith("-") for step in working)
+
+
+def test_queue_has_bypass_and_no_fanout_in_both_forms() -> None:
+    nft = next(line for line in box.render(PLAN)["wire.nft"].splitlines() if " queue " in line)
+    assert "bypass" in nft
+    assert "fanout" not in nft
+    assert f"to {PLAN.first_queue}-{PLAN.last_queue}" in nft
+    iptables = queue_rules(PLAN)
+    assert f"--queue-balance {PLAN.first_queue}:{PLAN.last_queue} --queue-bypass" in iptables
+    assert "fanout" not in iptables
+
+
+def test_engine_marks_what_the_gate_learns_and_listens_to_every_queue() -> None:
+    assert f"bypass-mark: {PLAN.mark_bypass}\n" in ENGINE
+    assert f"bypass-mask: {PLAN.mark_bypass}\n" in ENGINE
+    unit = (TREE.engine / "omamori-engine.service").read_text()
+    numbers = [int(number) for number in re.findall(r" -q (\d+)", unit)]
+    assert numbers == list(range(PLAN.first_queue, PLAN.last_queue + 1))
+
+
+def test_engine_never_drops_because_it_is_in_trouble() -> None:
+    policies = re.findall(r"^\s*([a-z-]*policy): (\S+)$", ENGINE, re.MULTILINE)
+    named = [(name, value) for name, value in policies if name != "policy"]
+    assert len(named) >= 7
+    assert {value for name, value in named if name != "oob-limit-policy"} == {"ignore"}
+    assert "fail-open: yes" in ENGINE
+
+
+def test_engine_configuration_names_only_directories_that_can_be_replaced() -> None:
+    places = {BOX_CONFIGURATION: Path("/x/c"), BOX_FEED: Path("/x/f"), BOX_RUN: Path("/x/r"), BOX_CACHE: Path("/x/k")}
+    body = "\n".join(line for line in ENGINE.splitlines() if not line.lstrip().startswith("#"))
+    left = set(re.findall(r"[\s:](/[a-z][^\s\"]*)", adapt_configuration(body, places)))
+    assert left
+    assert all(path.startswith("/x/") for path in left)
+
+
+def test_empty_feed_is_complete_and_canonical() -> None:
+    feed = TREE.engine / "feed-empty"
+    expected = FeedManifest(
+        serial=0, created="2026-01-01T00:00:00Z", channel="demo", engine_min="8.0.0", files=(), lists=(), rules=()
+    )
+    assert (feed / "manifest.json").read_bytes() == expected.to_json()
+    assert (feed / "engine" / "all.rules").read_bytes() == b""
+    assert "datasets: {}" in (feed / "engine" / "datasets.yaml").read_text()
