@@ -151,8 +151,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     options = build_parser().parse_args(arguments)
-    for signum in _SIGNALS:
-        signal.signal(signum, _interrupt)
+    before = {signum: signal.signal(signum, _interrupt) for signum in _SIGNALS}
     try:
         return int(options.handler(options))
     except LabError as err:
@@ -164,6 +163,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Interrupted as err:
         print("interrupted; everything was stopped", file=sys.stderr)
         return 128 + err.signum
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ class NativeLane:
     """
 
     def __init__(self, *, lan_ports: int = 1) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="omw."))
+        self.directory = Path(tempfile.mkdtemp(prefix="omw-"))
         self._lan_ports = lan_ports
         self._cleaning = contextlib.ExitStack()
         self._cleaning.callback(shutil.rmtree, self.directory, ignore_errors=True)
