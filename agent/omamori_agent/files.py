@@ -84,13 +84,15 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
         raise
     except OSError as err:
         raise SetupError(f"{path}: {err.strerror or err}") from err
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise SetupError(f"{path}: not a regular file")
-        try:
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
             data = file.read(max_bytes + 1)
-        except OSError as err:
-            raise SetupError(f"{path}: {err.strerror or err}") from err
+    except OSError as err:
+        raise SetupError(f"{path}: {err.strerror or err}") from err
+    finally:
+        os.close(descriptor)
     if len(data) > max_bytes:
         raise SetupError(f"{path}: more than {max_bytes} bytes")
     return data

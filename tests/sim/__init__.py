@@ -1,0 +1,1 @@
+"""Simulators that implement the real interfaces, shared by all tiers of tests."""
