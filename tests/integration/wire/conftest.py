@@ -1,0 +1,46 @@
+"""Fixtures of the data plane's tests: compiled gate, engine, three namespaces in a row. Everything ends with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from omamori_agent.gate import Gate
+from omamori_firmware.errors import ImageError
+from omamori_lab.native_wire import NativeLane, obtain_programs
+
+
+@pytest.fixture(scope="session")
+def programs() -> tuple[Path, Path]:
+    """Directory of gate and loader; Debian tree with the engine."""
+    try:
+        return obtain_programs()
+    except ImageError as err:
+        pytest.skip(f"no engine: {err}")
+
+
+@pytest.fixture
+def lane() -> Iterator[NativeLane]:
+    """Office, box with a bare bridge, internet."""
+    made = NativeLane()
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def wired(lane: NativeLane, programs: tuple[Path, Path]) -> NativeLane:
+    """The same with gate and queue, without an engine."""
+    lane.install_wire(programs[0])
+    return lane
+
+
+@pytest.fixture
+def gate(wired: NativeLane) -> Iterator[Gate]:
+    """The box's gate as the agent sees it."""
+    assert wired.wire is not None
+    opened = Gate(wired.wire.pins)
+    yield opened
+    opened.close()
