@@ -95,8 +95,8 @@ class RefusalFacts:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AlertTotals:
-    """How many occurrences since some moment, folded ones counted fully."""
+    """What happened since some moment: occurrences (folded ones counted fully), and alerts of three stars."""
 
     blocked: int = 0
     logged: int = 0
-    urgent: int = 0  # three stars
+    urgent: int = 0

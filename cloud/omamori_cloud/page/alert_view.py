@@ -141,7 +141,7 @@ class HappeningView:
 def view_happening(event: EventFacts, *, names: Mapping[str, str], now_ms: int, words: Wording) -> HappeningView:
     """Return `event` in `words`."""
     text = harmless(event.text or "")
-    title, reason, tone = text, "", ""
+    title, reason, tone = text or words.other.happening_unnamed, "", ""
     if event.kind is EventKind.FEED:
         tone = "ok" if event.feed_state is FeedState.ACTIVE else "notice"
         titles = {
@@ -165,7 +165,7 @@ def view_happening(event: EventFacts, *, names: Mapping[str, str], now_ms: int, 
         tone=tone,
         title=title,
         reason=reason,
-        technical=text if text != title else "",
+        technical=text if tone == "notice" and text != title else "",
     )
 
 

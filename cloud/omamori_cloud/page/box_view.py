@@ -50,6 +50,7 @@ class BoxView:
     contact: str
     contact_iso: str
     contact_exact: str
+    model: str
     development: bool
     findings: tuple[FindingView, ...]
     figures: tuple[FigureView, ...]
@@ -84,6 +85,7 @@ def view_box(box: BoxFacts, *, name: str | None, now_ms: int, offline_after_s: i
         contact=words.box.never if contact_ms is None else words.times.ago(max(0, now_ms - contact_ms) // 1000),
         contact_iso="" if contact_ms is None else to_rfc3339(contact_ms),
         contact_exact="" if contact_ms is None else exact(contact_ms),
+        model=harmless(box.model or "", limit=32),
         development=box.flavour == "dev",
         findings=tuple(_finding(finding, box, health, words) for finding in health.findings),
         figures=_figures(box, health, words),
@@ -136,18 +138,21 @@ def _figures(box: BoxFacts, health: Health, words: Wording) -> tuple[FigureView,
         FigureView(
             label=words.box.uninspected,
             value=_uninspected(box.uninspected_s, words),
-            note=""
-            if box.uptime_s is None
-            else f"{words.box.uptime} {words.times.span(box.uptime_s // 60 * 60 or box.uptime_s)}",
             help=words.box.uninspected_help,
         ),
-        FigureView(
-            label=words.box.memory,
-            value=unknown
-            if box.memory_available_kib is None
-            else words.box.memory_free.format(mib=f"{box.memory_available_kib // 1024:,}"),
-        ),
+        FigureView(label=words.box.memory, value=_memory(box.memory_available_kib, words)),
+        FigureView(label=words.box.uptime, value=_uptime(box.uptime_s, words)),
     )
+
+
+def _memory(kib: int | None, words: Wording) -> str:
+    return words.box.unknown if kib is None else words.box.memory_free.format(mib=f"{kib // 1024:,}")
+
+
+def _uptime(seconds: int | None, words: Wording) -> str:
+    if seconds is None:
+        return words.box.unknown
+    return words.times.span(seconds if seconds < 60 else seconds // 60 * 60)
 
 
 def _uninspected(seconds: int | None, words: Wording) -> str:

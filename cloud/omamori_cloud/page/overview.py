@@ -111,9 +111,7 @@ def make_overview(
     return Overview(
         headline=headline(tuple(cards), ingest_trouble=ingest_trouble, words=words),
         urgent=words.headline.urgent(totals.urgent) if totals.urgent else "",
-        as_of=words.other.as_of.format(
-            time=words.times.moment(*(to_datetime(now_ms).astimezone(JAPAN),) * 2).rsplit(":", 1)[0]
-        ),
+        as_of=words.other.as_of.format(time=f"{to_datetime(now_ms).astimezone(JAPAN):%Y-%m-%d %H:%M}"),
         totals=totals,
         boxes=tuple(cards[:MAX_CARDS]),
         more_boxes=words.box.more(len(cards) - MAX_CARDS) if len(cards) > MAX_CARDS else "",

@@ -181,14 +181,14 @@ class Reader:
     def alert_totals(self, since_ms: int) -> AlertTotals:
         """Return how many alerts occurred since a moment."""
 
-        def count(condition: Any) -> Any:
-            return func.coalesce(func.sum(case((condition, Event.count), else_=0)), 0)
+        def total(condition: Any, value: Any) -> Any:
+            return func.coalesce(func.sum(case((condition, value), else_=0)), 0)
 
         row = self._rows(
             select(
-                count(Event.action == int(Action.BLOCKED)).label("blocked"),
-                count(Event.action == int(Action.LOGGED)).label("logged"),
-                count(Event.severity == int(Severity.THREE)).label("urgent"),
+                total(Event.action == int(Action.BLOCKED), Event.count).label("blocked"),
+                total(Event.action == int(Action.LOGGED), Event.count).label("logged"),
+                total(Event.severity == int(Severity.THREE), 1).label("urgent"),
             ).where(Event.kind == int(EventKind.ALERT), Event.occurred_ms >= since_ms)
         )[0]
         return AlertTotals(**{name: int(value) for name, value in row.items()})

@@ -91,7 +91,6 @@ class BoxWords:
     uptime: str
     unknown: str
     technical_reason: str
-    serial: str
     more: Counted
     spooled: Counted
 
@@ -165,6 +164,7 @@ class OtherWords:
     as_of: str  # {time}
     happenings: str
     happenings_none: str
+    happening_unnamed: str
     feed_active: str  # {serial}
     feed_refused: str
     feed_rolled_back: str
