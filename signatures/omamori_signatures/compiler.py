@@ -17,6 +17,7 @@ from omamori_protocol.errors import ProtocolError
 from omamori_protocol.feed_manifest import (
     MAX_FILE_BYTES,
     FeedManifest,
+    ListKind,
     PackFile,
     PackList,
     PackRules,
@@ -101,7 +102,13 @@ def compile_feed(directory: Path, *, serial: int, created: str, channel: str) ->
         )
         parsed.append((item, content))
         files[_list_path(item)] = "".join(f"{entry}\n" for entry in content.entries).encode()
-    rules = _all_rules(directory, source)
+    rules = _own_rules(directory, source)
+    # The engine refuses a rule whose list of hashes is empty.
+    generated = [
+        rule for item, found in parsed if found.entries or item.kind is not ListKind.SHA256 for rule in list_rules(item)
+    ]
+    if generated:
+        rules[GENERATED_RULES] = tuple(generated)
     files.update({path: "".join(f"{rule.text}\n" for rule in found).encode() for path, found in rules.items()})
     manifest = FeedManifest(
         serial=serial,
@@ -153,12 +160,8 @@ def _pack_list(item: ListSource, content: ParsedList) -> PackList:
     )
 
 
-def _all_rules(directory: Path, source: FeedSource) -> dict[str, tuple[Rule, ...]]:
-    rules = {
+def _own_rules(directory: Path, source: FeedSource) -> dict[str, tuple[Rule, ...]]:
+    return {
         item.file: read_rules(read_bounded(directory / item.file, MAX_FILE_BYTES), item.file, sids=item.sids)
         for item in source.rules
     }
-    generated = tuple(rule for item in source.lists for rule in list_rules(item))
-    if generated:
-        rules[GENERATED_RULES] = generated
-    return rules
