@@ -29,8 +29,8 @@ class Mailbox:
 
     def __init__(self, namespace: Namespace, address: str, port: int = 25) -> None:
         self._where = (namespace, address, port)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="mail server", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
         self._server: asyncio.Server | None = None
         self._mails: list[Mail] = []
 
@@ -43,17 +43,21 @@ class Mailbox:
         """Open the socket and serve."""
         namespace, address, port = self._where
         listening = namespace.listen_tcp(address, port)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="mail server", daemon=True)
         self._thread.start()
         self._server = asyncio.run_coroutine_threadsafe(self._serve(listening), self._loop).result()
 
     def stop(self) -> None:
-        """Stop serving."""
+        """Stop serving; does nothing if it does not run."""
+        if self._loop is None or self._thread is None:
+            return
         if self._server is not None:
             asyncio.run_coroutine_threadsafe(self._close(self._server), self._loop).result()
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
         self._loop.close()
+        self._loop = None
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: ARG002, N802 - aiosmtpd's hook
         """Keep one mail."""
@@ -63,8 +67,9 @@ class Mailbox:
         return "250 kept"
 
     async def _serve(self, listening: socket.socket) -> asyncio.Server:
-        return await self._loop.create_server(
-            lambda: SMTP(self, data_size_limit=_MAX_BYTES, hostname="mail.example", loop=self._loop), sock=listening
+        loop = asyncio.get_running_loop()
+        return await loop.create_server(
+            lambda: SMTP(self, data_size_limit=_MAX_BYTES, hostname="mail.example", loop=loop), sock=listening
         )
 
     async def _close(self, server: asyncio.Server) -> None:

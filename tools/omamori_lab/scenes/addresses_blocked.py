@@ -49,11 +49,11 @@ class BlockListScene:
         arrived = lab.listeners.block_listed.arrivals + lab.listeners.block_listed_ipv6.arrivals
         arrived += [item for item in lab.listeners.office_server.arrivals if item.peer == address]
         checks.equal("packets that arrived", 0, len(arrived))
-        there, back = f"^{address}", f"{SERVER.ipv4}|{address}"
+        there = f"^{address}$"
         wanted = [
             Expected(function="firewall", direction="out", terminal=PC1, destination=there),
             Expected(function="firewall", direction="out", terminal=PC2, destination=there),
-            Expected(function="firewall", direction="out", terminal=PC3, destination=f"^{address6}"),
-            Expected(function="firewall", direction="in", terminal=SERVER, destination=back),
+            Expected(function="firewall", direction="out", terminal=PC3, destination=f"^{address6}$"),
+            Expected(function="ips", direction="in", terminal=SERVER, destination=there, severity=1),
         ]
         check_alerts(lab, checks, wanted, known=known)
