@@ -144,7 +144,7 @@ class FilterWords:
     any: str
     at_least: str  # {stars}
     only: str  # {stars}
-    terminal_hint: str
+    terminal: str
     apply: str
     clear: str
     wrong: str

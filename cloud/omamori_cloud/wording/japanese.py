@@ -142,7 +142,7 @@ JAPANESE = Wording(
     actions={Action.BLOCKED: "遮断", Action.LOGGED: "記録"},
     directions={Direction.IN: "外から内へ", Direction.OUT: "内から外へ"},
     severities={
-        Severity.ONE: FindingWords(title="お知らせ", advice="見かけただけか、入口で止めたものです。急ぎません。"),
+        Severity.ONE: FindingWords(title="参考", advice="見かけただけか、入口で止めたものです。急ぎません。"),
         Severity.TWO: FindingWords(
             title="注意",
             advice="社内の端末が危険な相手につなごうとしたか、危険なものが届いて無害化されました。その端末の利用者に確認してください。",
@@ -323,7 +323,7 @@ JAPANESE = Wording(
         any="すべて",
         at_least="{stars} 以上",
         only="{stars} のみ",
-        terminal_hint="IP または MAC アドレス",
+        terminal="端末（IPかMACアドレス）",
         apply="絞り込む",
         clear="条件を消す",
         wrong="端末は、IPアドレス（例 192.168.10.11）またはMACアドレスで入力してください。条件は使われていません。",
