@@ -15,8 +15,9 @@ import contextlib
 import dataclasses
 import json
 import socket
+import struct
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,11 @@ class DatasetChange:
 class EngineSession:
     """One connection to the engine; made by `EngineControl.session`."""
 
-    def __init__(self, connection: socket.socket, timeout_s: float) -> None:
+    def __init__(self, connection: socket.socket, timeout_s: float, process_id: int) -> None:
         self._connection = connection
         self._timeout_s = timeout_s
         self._buffer = bytearray()
+        self.process_id = process_id
 
     def greet(self) -> None:
         """Agree on the version of the protocol.
@@ -120,6 +122,11 @@ def _only_tenant(message: Any, what: str) -> dict[str, Any]:
     return message[0]
 
 
+def _peer_process_id(connection: socket.socket) -> int:
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return int(struct.unpack("3i", credentials)[0])
+
+
 class EngineControl:
     """The engine, as far as its socket reaches.
 
@@ -129,12 +136,21 @@ class EngineControl:
         socket_path: The engine's command socket.
         clock: Bounds the waiting.
         timeout_s: Seconds for one answer; commands that work longer are polled instead.
+        identify: Returns a number that tells one run of the engine from the next; a parameter for tests.
     """
 
-    def __init__(self, socket_path: Path, clock: Clock, *, timeout_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        socket_path: Path,
+        clock: Clock,
+        *,
+        timeout_s: float = 10.0,
+        identify: Callable[[socket.socket], int] | None = None,
+    ) -> None:
         self._path = socket_path
         self._clock = clock
         self._timeout_s = timeout_s
+        self._identify = identify or _peer_process_id
 
     @contextlib.contextmanager
     def session(self) -> Iterator[EngineSession]:
@@ -147,9 +163,10 @@ class EngineControl:
             connection.settimeout(self._timeout_s)
             try:
                 connection.connect(str(self._path))
+                process_id = self._identify(connection)
             except OSError as err:
                 raise EngineUnavailableError(f"engine does not listen: {err.strerror or err}") from err
-            session = EngineSession(connection, self._timeout_s)
+            session = EngineSession(connection, self._timeout_s, process_id)
             try:
                 session.greet()
             except EngineRefusedError as err:
@@ -164,10 +181,11 @@ class EngineControl:
             raise EngineUnavailableError("engine: version not understood")
         return clean_text(message.partition(" ")[0], 32)
 
-    def uptime_s(self) -> int:
-        """Return for how many seconds the engine has been running."""
+    def run_id(self) -> int:
+        """Return a number that is another one after the engine was restarted; the engine answers when this returns."""
         with self.session() as session:
-            return _integer(session.ask("uptime"), "uptime")
+            session.ask("uptime")
+            return session.process_id
 
     def ruleset_stats(self) -> RulesetStats:
         """Return how many rules are loaded."""
@@ -235,28 +253,33 @@ class EngineControl:
         if self._clock.monotonic() > deadline:
             raise EngineUnavailableError("engine: reload of the rules did not end in time")
 
-    def change_dataset(self, name: str, removed: Iterable[bytes], added: Iterable[bytes]) -> DatasetChange:
-        """Take entries out of a dataset of strings and put others in; both act at once.
+    def change_dataset(self, name: str, changes: Iterable[tuple[bool, bytes]]) -> DatasetChange:
+        """Put entries into a dataset of strings or take them out; each acts at once.
 
         Idempotent: an entry to remove may be absent, one to add may be there already. Costs about 80 µs an entry.
+
+        Args:
+            name: The dataset.
+            changes: Whether the entry is added (else removed), and the entry.
 
         Raises:
             EngineUnavailableError: The engine went away; some of the changes may have been made.
             EngineRefusedError: It has no such dataset, or does not take an entry.
         """
-        counts = {"dataset-remove": 0, "dataset-add": 0}
+        added = removed = 0
         with self.session() as session:
-            for command, values in (("dataset-remove", removed), ("dataset-add", added)):
-                for value in values:
-                    data = base64.b64encode(value).decode("ascii")
-                    try:
-                        session.ask(command, setname=name, settype="string", datavalue=data)
-                    except EngineRefusedError as err:
-                        if command == "dataset-add" or "set not found" in err.answer:
-                            raise
-                        continue
-                    counts[command] += 1
-        return DatasetChange(added=counts["dataset-add"], removed=counts["dataset-remove"])
+            for is_added, value in changes:
+                data = base64.b64encode(value).decode("ascii")
+                command = "dataset-add" if is_added else "dataset-remove"
+                try:
+                    session.ask(command, setname=name, settype="string", datavalue=data)
+                except EngineRefusedError as err:
+                    if is_added or "set not found" in err.answer:
+                        raise
+                    continue
+                added += is_added
+                removed += not is_added
+        return DatasetChange(added=added, removed=removed)
 
     def has_entry(self, name: str, value: bytes) -> bool:
         """Return whether a dataset of strings holds `value`."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol, TypeVar
 
 from omamori_agent.errors import TransientError
-from omamori_agent.gate import BlockedFlow, Terminal
+from omamori_agent.gate import BlockedFlow, Gate, Terminal
 from omamori_protocol.device import parse_mac
 from omamori_protocol.errors import MalformedError
 
@@ -44,10 +44,11 @@ class GateAccess:
         gate: One that is open already; its owner closes it.
     """
 
-    def __init__(self, opener: Callable[[], GatePort], gate: GatePort | None = None) -> None:
+    def __init__(self, opener: Callable[[], Gate], gate: GatePort | None = None) -> None:
         self._opener = opener
         self._lock = threading.Lock()
         self._gate = gate
+        self._opened: Gate | None = None
 
     def terminal(self, address: Address | str) -> Terminal | None:
         """Return the terminal that uses an address; raises `TransientError` without a gate."""
@@ -64,11 +65,14 @@ class GateAccess:
     def _use(self, action: Callable[[GatePort], _T]) -> _T:
         with self._lock:
             if self._gate is None:
-                self._gate = self._opener()
+                self._gate = self._opened = self._opener()
             try:
                 return action(self._gate)
             except TransientError:
-                self._gate = None  # its maps close with the last reference
+                self._gate = None
+                if self._opened is not None:
+                    self._opened.close()
+                    self._opened = None
                 raise
 
 

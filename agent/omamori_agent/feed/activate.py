@@ -1,0 +1,324 @@
+"""Brings a stored feed to engine and gate, or brings the one before back.
+
+Order of an activation, and what a kill or a power cut leaves:
+
+1. The engine's own test, if rules, digests or names of lists differ.           nothing has changed
+2. The transition is written down; the gate gets its block list.                `current` is the old feed
+3. The link is switched.                                                        `current` is the new feed
+4. The engine: entries of lists over its socket, reload or restart if needed.   the transition says: look again
+5. It has to stay healthy for a while; then the transition ends.                done
+
+`reconcile` ends what a kill left: it repeats step 4, whose every part may be repeated, and step 5. If step 4 or 5
+fails, the serial is quarantined first, then the same steps lead back. An engine that is not inspecting anyway says
+nothing about a feed: then step 4 waits, and `reconcile` does it as soon as the engine is back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import logging
+import threading
+from collections.abc import Iterator
+
+from omamori_agent.engine import (
+    BlockLists,
+    EngineControl,
+    EngineRefusedError,
+    EngineUnavailableError,
+    EngineWatch,
+    GatePort,
+)
+from omamori_agent.errors import AgentError, RejectedError, TransientError
+from omamori_agent.ports import Clock
+from omamori_agent.status import StatusBoard
+from omamori_protocol.feed_manifest import FeedManifest, ListKind, PackList
+from omamori_protocol.vocabulary import Action, EngineState
+
+from .engine_test import EngineTest
+from .errors import ActivationInterruptedError, ActivationRolledBackError, PackRefusedError
+from .limits import FeedLimits
+from .lists import changes, read_networks
+from .plan import ActivationPlan, make_plan
+from .record import Transition
+from .store import FeedStore, StoredFeed
+
+logger = logging.getLogger(__name__)
+
+
+class Progress(enum.Enum):
+    """How far an activation got."""
+
+    DONE = "done"
+    WAITING = "waiting for the engine"
+
+
+class Activator:
+    """Runs activations, one at a time, in one thread.
+
+    Args:
+        store: The packs.
+        control: The engine.
+        watch: Told before the engine is restarted on purpose.
+        gate: Gets the block list.
+        block_lists: Told what the numbers in the block list mean.
+        engine_test: Tests a feed without touching the running engine.
+        status: Says whether the engine inspects.
+        clock: Bounds the waiting.
+        limits: Times.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: FeedStore,
+        control: EngineControl,
+        watch: EngineWatch,
+        gate: GatePort,
+        block_lists: BlockLists,
+        engine_test: EngineTest,
+        status: StatusBoard,
+        clock: Clock,
+        limits: FeedLimits,
+    ) -> None:
+        self._store = store
+        self._control = control
+        self._watch = watch
+        self._gate = gate
+        self._block_lists = block_lists
+        self._test = engine_test
+        self._status = status
+        self._clock = clock
+        self._limits = limits
+        self._gate_serial: int | None = None
+        self._wait_until_s: float | None = None
+        self._must_restart = False
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether something is left for `reconcile`."""
+        return self._store.record.transition is not None or self._gate_serial != self._store.current().serial
+
+    def activate(self, new: StoredFeed, stop: threading.Event) -> Progress:
+        """Make a stored feed the current one.
+
+        Raises:
+            PackRefusedError: Engine or gate would not take it; nothing changed.
+            ActivationRolledBackError: It was taken and did not work; the previous one is current again.
+            FeedPostponedError: It could not be tested now; nothing changed.
+            ActivationInterruptedError: The agent stops; `reconcile` goes on at the next start.
+        """
+        old = self._store.current()
+        plan = make_plan(old.manifest, new.manifest)
+        if self._store.record.transition is not None:
+            # What the engine holds is not known: only a restart leads to a known state.
+            plan = dataclasses.replace(plan, needs_test=True, restarts=True, reloads=False, changed_lists=())
+        was_inspecting = self._is_inspecting()
+        if plan.needs_test or not was_inspecting:
+            self._test.check(new.directory, stop)
+        if plan.changes_blocks or self._gate_serial != old.serial:
+            self._sync_gate_strictly(new)
+        else:
+            self._block_lists.set(blocked_lists(new.manifest))
+            self._gate_serial = new.serial
+        transition = Transition(old.serial, new.serial)
+        self._store.remember(dataclasses.replace(self._store.record, transition=transition))
+        self._store.switch(new)
+        # An engine that was well has to be well again by then; one that was not says nothing about the feed.
+        self._wait_until_s = self._clock.monotonic() + self._limits.restart_timeout_s if was_inspecting else None
+        return self._finish(plan, old, new, stop) if was_inspecting else Progress.WAITING
+
+    def reconcile(self, stop: threading.Event) -> Progress:
+        """Finish what an earlier run or a missing engine or gate left unfinished.
+
+        Raises:
+            ActivationRolledBackError: What was begun did not work; the previous feed is current again.
+            ActivationInterruptedError: The agent stops.
+        """
+        current = self._store.current()
+        if self._gate_serial != current.serial:
+            self._sync_gate(current)
+        record = self._store.record
+        if record.transition is None:
+            return Progress.DONE
+        origin, goal = self._store.get(record.transition.origin), self._store.get(record.transition.goal)
+        if goal is not None and current.serial != goal.serial:
+            if record.quarantine_reason(record.transition.origin) is None:
+                # Written down, but the link was not switched: engine and link are as they were.
+                self._store.remember(dataclasses.replace(record, transition=None))
+                return Progress.DONE
+            self._store.switch(goal)
+            self._sync_gate(goal)
+            current = goal
+        if not self._is_inspecting():
+            return self._wait_on(origin, current, stop)
+        plan = make_plan(origin.manifest if origin is not None else current.manifest, current.manifest)
+        if origin is None or self._must_restart:  # nobody knows what the engine is to be changed from
+            plan = dataclasses.replace(plan, restarts=True, reloads=False, changed_lists=())
+        return self._finish(plan, origin, current, stop)
+
+    def _is_inspecting(self) -> bool:
+        return self._status.get().engine is EngineState.INSPECTING
+
+    def _wait_on(self, old: StoredFeed | None, new: StoredFeed, stop: threading.Event) -> Progress:
+        """Wait for the engine, but not for ever if it was well before the change."""
+        if self._wait_until_s is None or self._clock.monotonic() < self._wait_until_s:
+            return Progress.WAITING
+        if old is None or not self._is_allowed(old):
+            return Progress.WAITING
+        self._wait_until_s = None
+        reason = "the engine does not inspect with this feed"
+        self._go_back(old, new, reason, stop)
+        raise ActivationRolledBackError(reason)
+
+    def _finish(self, plan: ActivationPlan, old: StoredFeed | None, new: StoredFeed, stop: threading.Event) -> Progress:
+        """Do steps 4 and 5; on failure lead back to `old`."""
+        try:
+            self._bring(plan, old, new, stop)
+        except AgentError as err:
+            if stop.is_set():
+                raise ActivationInterruptedError("the agent stops during an activation") from err
+            if isinstance(err, EngineUnavailableError) and not (plan.restarts or plan.reloads):
+                logger.warning("%s; it will load feed %d when it is back", err, new.serial)
+                return Progress.WAITING
+            if old is not None and self._is_allowed(old):
+                self._go_back(old, new, str(err), stop)
+                raise ActivationRolledBackError(str(err)) from err
+            # There is nothing better than `new`: a restart is tried once, then the engine keeps what it has.
+            logger.warning("feed %d: %s", new.serial, err)
+            if not plan.restarts:
+                self._must_restart = True
+                return Progress.WAITING
+        self._must_restart = False
+        record = self._store.record
+        previous = old.serial if old is not None else record.previous
+        if old is not None and not self._is_allowed(old):
+            previous = None
+        self._store.remember(dataclasses.replace(record, transition=None, previous=previous))
+        self._store.prune()
+        return Progress.DONE
+
+    def _is_allowed(self, feed: StoredFeed) -> bool:
+        return self._store.record.quarantine_reason(feed.serial) is None
+
+    def _go_back(self, old: StoredFeed, new: StoredFeed, reason: str, stop: threading.Event) -> None:
+        """Quarantine `new` and make `old` current again; what fails of that is left to `reconcile`."""
+        record = self._store.record.with_quarantined(new.serial, reason)
+        logger.warning("going back from feed %d to %d: %s", new.serial, old.serial, reason)
+        transition = Transition(new.serial, old.serial)
+        self._store.remember(dataclasses.replace(record, transition=transition))
+        self._store.switch(old)
+        self._sync_gate(old)
+        if not self._is_inspecting():
+            return
+        try:
+            self._bring(make_plan(new.manifest, old.manifest), new, old, stop)
+        except AgentError as err:
+            logger.warning("feed %d is not yet back in the engine: %s", old.serial, err)
+            return
+        self._store.remember(dataclasses.replace(self._store.record, transition=None, previous=None))
+        self._store.prune()
+
+    def _bring(self, plan: ActivationPlan, old: StoredFeed | None, new: StoredFeed, stop: threading.Event) -> None:
+        restarts = plan.restarts or not self._change_lists(plan, old, new, stop)
+        if restarts:
+            self._restart(stop)
+        elif plan.reloads:
+            self._control.reload_rules(timeout_s=self._limits.reload_timeout_s, stop=stop)
+        if restarts or plan.reloads:
+            self._settle(new, stop)
+        else:
+            self._check_rules(new)
+
+    def _change_lists(
+        self, plan: ActivationPlan, old: StoredFeed | None, new: StoredFeed, stop: threading.Event
+    ) -> bool:
+        """Change entries of lists in the engine; returns False if it does not have one of the lists."""
+        for name in plan.changed_lists:
+            before = old.list_path(name) if old is not None else None
+            entries = changes(before, new.list_path(name))
+            try:
+                change = self._control.change_dataset(name, _interruptible(entries, stop))
+            except EngineRefusedError as err:
+                if "set not found" not in err.answer:
+                    raise
+                logger.warning("the engine does not have list %s", name)
+                return False
+            logger.info("list %s: %d entries added, %d removed", name, change.added, change.removed)
+        return True
+
+    def _restart(self, stop: threading.Event) -> None:
+        """End the engine; its supervisor starts it again with the new configuration."""
+        self._watch.expect_restart()
+        deadline = self._clock.monotonic() + self._limits.restart_timeout_s
+        before = self._control.run_id()
+        self._control.shutdown()
+        while True:
+            _wait(stop, self._limits.settle_poll_s)
+            try:
+                if self._control.run_id() != before:
+                    return
+            except EngineUnavailableError as err:
+                logger.debug("engine not back yet: %s", err)
+            if self._clock.monotonic() > deadline:
+                raise EngineUnavailableError("the engine did not come back after a restart")
+
+    def _settle(self, feed: StoredFeed, stop: threading.Event) -> None:
+        """Watch the engine for a while; raise if it restarts or has not loaded what it should."""
+        until = self._clock.monotonic() + self._limits.settle_s
+        run_id = self._control.run_id()
+        self._check_rules(feed)
+        while self._clock.monotonic() < until:
+            _wait(stop, self._limits.settle_poll_s)
+            if self._control.run_id() != run_id:
+                raise EngineUnavailableError("the engine restarted by itself")
+        self._check_rules(feed)
+
+    def _check_rules(self, feed: StoredFeed) -> None:
+        stats = self._control.ruleset_stats()
+        if stats.failed or stats.loaded < feed.rule_count:
+            failed = "; ".join(self._control.failed_rules(maximum=1))
+            text = f"the engine loaded {stats.loaded} of {feed.rule_count} rules, {stats.failed} failed {failed}"
+            raise PackRefusedError(text.rstrip())
+
+    def _sync_gate(self, feed: StoredFeed) -> None:
+        """Bring the block list to the gate; whatever prevents it is told, and tried again by `reconcile`."""
+        try:
+            self._sync_gate_strictly(feed)
+        except RejectedError as err:
+            logger.warning("block list of feed %d not taken: %s", feed.serial, err)
+            self._gate_serial = feed.serial  # asking again gives the same answer
+
+    def _sync_gate_strictly(self, feed: StoredFeed) -> None:
+        lists = blocked_lists(feed.manifest)
+        try:
+            added, removed = self._gate.sync_block_lists(
+                {number: read_networks(feed.directory / item.path, name=item.name) for number, item in lists.items()}
+            )
+        except TransientError as err:
+            logger.warning("block list waits: %s", err)
+            self._gate_serial = None
+            return
+        except RejectedError as err:
+            raise PackRefusedError(f"block list: {err}") from err
+        self._block_lists.set(lists)
+        self._gate_serial = feed.serial
+        logger.info("block list of feed %d: %d entries added, %d removed", feed.serial, added, removed)
+
+
+def blocked_lists(manifest: FeedManifest) -> dict[int, PackList]:
+    """Return the address lists that the gate enforces, by the number it knows them under."""
+    lists = sorted((item for item in manifest.lists if item.kind is ListKind.IP), key=lambda item: item.name)
+    return {number: item for number, item in enumerate(lists, start=1) if item.action is Action.BLOCKED}
+
+
+def _wait(stop: threading.Event, seconds: float) -> None:
+    if stop.wait(seconds):
+        raise ActivationInterruptedError("the agent stops during an activation")
+
+
+def _interruptible(entries: Iterator[tuple[bool, bytes]], stop: threading.Event) -> Iterator[tuple[bool, bytes]]:
+    for entry in entries:
+        if stop.is_set():
+            raise ActivationInterruptedError("the agent stops during an activation")
+        yield entry

@@ -1,0 +1,87 @@
+"""Lets the engine itself judge a feed before it gets it: ``suricata -T`` with a configuration that names it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from omamori_agent.config import Paths
+from omamori_agent.errors import SetupError
+from omamori_agent.files import read_bounded
+from omamori_agent.run import CommandError, CommandInterruptedError, run
+from omamori_agent.text import clean_text
+
+from .errors import ActivationInterruptedError, FeedPostponedError, PackRefusedError
+
+logger = logging.getLogger(__name__)
+
+MAX_CONFIG_BYTES = 256 * 1024
+COMMAND = ("nice", "-n", "15", "suricata")
+_ERROR_PREFIXES = ("E: ", "Error: ")
+
+
+class EngineTest:
+    """The engine's own test of a feed directory.
+
+    Args:
+        paths: The engine's configuration, and the link it names.
+        timeout_s: How long a test may take.
+        command: The engine's program with what comes before it.
+    """
+
+    def __init__(self, paths: Paths, *, timeout_s: float, command: Sequence[str] = COMMAND) -> None:
+        self._paths = paths
+        self._timeout_s = timeout_s
+        self._command = command
+
+    def check(self, directory: Path, stop: threading.Event) -> None:
+        """Test the feed in `directory`; the running engine is not touched.
+
+        Raises:
+            PackRefusedError: The engine would not load it.
+            FeedPostponedError: The test could not be made, or did not end in time.
+            ActivationInterruptedError: The agent stops.
+        """
+        work = Path(tempfile.mkdtemp(prefix="engine-test-", dir=self._paths.feed / "download"))
+        try:
+            result = self._run(directory, work, stop)
+        except CommandInterruptedError as err:
+            raise ActivationInterruptedError("the agent stops during the engine's test") from err
+        except (CommandError, OSError) as err:
+            raise FeedPostponedError(f"the engine's test could not be made: {err}") from err
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        code, output = result
+        if code != 0:
+            raise PackRefusedError(f"engine test failed: {_first_error(output) or f'exit code {code}'}")
+
+    def _run(self, directory: Path, work: Path, stop: threading.Event) -> tuple[int, str]:
+        config = work / "suricata.yaml"
+        config.write_text(self._config_for(directory, work), encoding="utf-8")
+        args = [*self._command, "-T", "-c", os.fspath(config), "-l", os.fspath(work)]
+        result = run(args, timeout_s=self._timeout_s, stop=stop)
+        return result.exit_code, result.output
+
+    def _config_for(self, directory: Path, work: Path) -> str:
+        """Return the engine's configuration with the feed's place, and where it may write, replaced."""
+        try:
+            text = read_bounded(self._paths.engine_config, MAX_CONFIG_BYTES).decode("utf-8")
+        except FileNotFoundError as err:
+            raise SetupError(f"{self._paths.engine_config}: missing") from err
+        current = f"{self._paths.feed_current}/"
+        if current not in text:
+            raise SetupError(f"{self._paths.engine_config} does not name {current}", hint="the image is broken")
+        return text.replace(current, f"{directory}/").replace(f"{self._paths.eve.parent}/", f"{work}/")
+
+
+def _first_error(output: str) -> str:
+    for line in output.splitlines():
+        for prefix in _ERROR_PREFIXES:
+            if line.startswith(prefix):
+                return clean_text(line.removeprefix(prefix), 200)
+    return ""

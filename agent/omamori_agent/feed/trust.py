@@ -1,0 +1,233 @@
+"""What the repository may make us believe: the one place where TUF is used.
+
+The trust anchor is the root metadata in the verified image. The client's own rules (python-tuf) do the deciding;
+this module gives them tight limits, the right clock and our fetcher, and turns their verdicts into our errors with a
+reason an operator understands. Packs are not opened here, and nothing here remembers a serial.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from tuf.api import exceptions
+from tuf.api.metadata import TargetFile
+from tuf.ngclient.config import UpdaterConfig
+from tuf.ngclient.fetcher import FetcherInterface
+from tuf.ngclient.updater import Updater
+
+from omamori_agent.errors import SetupError
+from omamori_agent.files import read_bounded, sync_directory
+from omamori_agent.ports import Clock
+from omamori_protocol.feed_pack import MAX_PACK_BYTES
+from omamori_protocol.topics import feed_target
+
+from .errors import FeedRefusedError, MetadataExpiredError, RepositoryUnavailableError
+
+logger = logging.getLogger(__name__)
+
+MAX_ROOT_BYTES = 64 * 1024
+MAX_TIMESTAMP_BYTES = 8 * 1024
+MAX_SNAPSHOT_BYTES = 64 * 1024
+MAX_TARGETS_BYTES = 256 * 1024
+MAX_ROOT_ROTATIONS = 32
+MAX_DELEGATIONS = 8
+_CUSTOM_FORMAT = 1
+_MAX_SERIAL = 2**31 - 1
+_ROLES = ("root", "timestamp", "snapshot", "targets", "feed")
+
+
+@dataclasses.dataclass(frozen=True)
+class FeedTarget:
+    """The pack that the repository names for our channel, as signed: serial, size in bytes, SHA-256."""
+
+    serial: int
+    size: int
+    sha256: str
+
+
+class FeedRepository:
+    """The TUF repository, seen by one box.
+
+    Args:
+        base_url: Address of the repository, without a trailing slash.
+        channel: Feed channel of the box.
+        root_file: Root metadata of the image.
+        metadata_dir: Where the newest verified metadata is kept; made when missing.
+        fetcher: Downloads.
+        clock: Time; never before the image was built.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        channel: str,
+        root_file: Path,
+        metadata_dir: Path,
+        fetcher: FetcherInterface,
+        clock: Clock,
+    ) -> None:
+        self._base_url = base_url
+        self._target_path = feed_target(channel)
+        self._root_file = root_file
+        self._metadata_dir = metadata_dir
+        self._fetcher = fetcher
+        self._clock = clock
+        self._updater: Updater | None = None
+        self._target: TargetFile | None = None
+
+    def refresh(self) -> FeedTarget:
+        """Fetch and verify the newest metadata and return what it names.
+
+        Raises:
+            RepositoryUnavailableError: It could not be asked to the end, or has no pack for our channel.
+            MetadataExpiredError: Its newest metadata is too old.
+            FeedRefusedError: Something is not signed as it must be, older than what we have seen, or too large.
+        """
+        self._updater = self._target = None
+        before = self._stamp()
+        updater = self._client()
+        try:
+            updater.refresh()
+            target = updater.get_targetinfo(self._target_path)
+        except (exceptions.RepositoryError, exceptions.DownloadError, OSError) as err:
+            raise _refusal(err, "metadata", _expired_role(updater)) from err
+        finally:
+            if self._stamp() != before:
+                self._sync()
+        if target is None:
+            raise RepositoryUnavailableError("the repository has no feed for this channel")
+        found = _read_target(target)
+        self._updater, self._target = updater, target
+        return found
+
+    def download(self, path: Path) -> None:
+        """Download what the last `refresh` named and verify it.
+
+        Raises:
+            RepositoryUnavailableError: It did not arrive.
+            FeedRefusedError: It is not what was signed; nothing is at `path`.
+        """
+        if self._updater is None or self._target is None:
+            raise RepositoryUnavailableError("nothing was named yet")
+        try:
+            self._updater.download_target(self._target, str(path), f"{self._base_url}/targets")
+        except (exceptions.RepositoryError, exceptions.DownloadError, OSError) as err:
+            path.unlink(missing_ok=True)
+            raise _refusal(err, "pack", None) from err
+
+    def expired(self) -> str | None:
+        """Return the reason if the newest metadata we have has expired by now, without asking anybody."""
+        try:
+            body = json.loads(read_bounded(self._metadata_dir / "timestamp.json", MAX_TIMESTAMP_BYTES))
+            expires = dt.datetime.strptime(body["signed"]["expires"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=dt.UTC)
+        except (FileNotFoundError, SetupError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+        return _expired_text("timestamp", expires) if expires <= self._now() else None
+
+    def _client(self) -> Updater:
+        try:
+            self._metadata_dir.mkdir(mode=0o755, exist_ok=True)
+            root = read_bounded(self._root_file, MAX_ROOT_BYTES)
+        except OSError as err:
+            raise RepositoryUnavailableError(f"{err.filename}: {err.strerror}") from err
+        config = UpdaterConfig(
+            max_root_rotations=MAX_ROOT_ROTATIONS,
+            max_delegations=MAX_DELEGATIONS,
+            root_max_length=MAX_ROOT_BYTES,
+            timestamp_max_length=MAX_TIMESTAMP_BYTES,
+            snapshot_max_length=MAX_SNAPSHOT_BYTES,
+            targets_max_length=MAX_TARGETS_BYTES,
+        )
+        try:
+            updater = Updater(
+                metadata_dir=str(self._metadata_dir),
+                metadata_base_url=f"{self._base_url}/metadata",
+                fetcher=self._fetcher,
+                config=config,
+                bootstrap=root,
+            )
+        except exceptions.RepositoryError as err:
+            raise SetupError(f"{self._root_file}: {err}", hint="the image was built with a broken trust root") from err
+        except OSError as err:
+            raise RepositoryUnavailableError(f"metadata directory: {err.strerror}") from err
+        # python-tuf asks the system's clock, which a dead battery puts back to before the metadata was made.
+        updater._trusted_set.reference_time = self._now()  # noqa: SLF001 - it has no public way to give the time
+        return updater
+
+    def _now(self) -> dt.datetime:
+        """Return the time: never before the image was built, nor before we last accepted new metadata."""
+        return dt.datetime.fromtimestamp(max(self._clock.now(), self._stamp()), dt.UTC)
+
+    def _stamp(self) -> float:
+        try:
+            return (self._metadata_dir / "timestamp.json").stat().st_mtime
+        except OSError:
+            return 0.0
+
+    def _sync(self) -> None:
+        """Make durable what python-tuf has written: a power cut must not take the rollback protection with it."""
+        try:
+            for path in self._metadata_dir.glob("*.json"):
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+            sync_directory(self._metadata_dir)
+        except OSError as err:
+            logger.warning("metadata not synced: %s", err)
+
+
+def _read_target(target: TargetFile) -> FeedTarget:
+    custom: Any = target.unrecognized_fields.get("custom")
+    serial = custom.get("serial") if isinstance(custom, dict) and custom.get("format") == _CUSTOM_FORMAT else None
+    if type(serial) is not int or not 1 <= serial <= _MAX_SERIAL:
+        raise FeedRefusedError("signed target without a serial")
+    if target.length > MAX_PACK_BYTES:
+        raise FeedRefusedError(f"serial {serial}: pack of {target.length} bytes, allowed {MAX_PACK_BYTES}")
+    sha256 = target.hashes.get("sha256")
+    if sha256 is None:
+        raise FeedRefusedError(f"serial {serial}: signed without a SHA-256")
+    return FeedTarget(serial, target.length, sha256)
+
+
+def _expired_role(updater: Updater) -> str | None:
+    """Return which of the roles loaded so far has expired, with its time."""
+    trusted = updater._trusted_set  # noqa: SLF001 - the error does not say which role, nor when
+    for role in _ROLES:
+        signed = trusted.get(role)
+        if signed is not None and signed.is_expired(trusted.reference_time):
+            return _expired_text(role, signed.expires)
+    return None
+
+
+def _expired_text(role: str, expires: dt.datetime) -> str:
+    return f"expired metadata: {role} expired {expires:%Y-%m-%dT%H:%MZ}"
+
+
+def _refusal(  # noqa: PLR0911 - one line for each verdict
+    err: Exception, what: str, expired: str | None
+) -> FeedRefusedError | RepositoryUnavailableError:
+    """Return our error for one of TUF's; `what` was being fetched."""
+    match err:
+        case exceptions.DownloadLengthMismatchError():
+            return FeedRefusedError(f"oversize {what}: {err}")
+        case exceptions.SlowRetrievalError():
+            return RepositoryUnavailableError(f"{what}: download too slow")
+        case exceptions.DownloadError():
+            return RepositoryUnavailableError(f"{what}: {err}")
+        case exceptions.ExpiredMetadataError():
+            return MetadataExpiredError(expired or f"expired metadata: {err}")
+        case exceptions.BadVersionNumberError():
+            return FeedRefusedError(f"rollback: {err}")
+        case exceptions.RepositoryError():
+            return FeedRefusedError(f"tampered {what}: {err}")
+        case _:
+            return RepositoryUnavailableError(f"{what}: {getattr(err, 'strerror', None) or err}")
