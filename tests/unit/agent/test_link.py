@@ -1,0 +1,356 @@
+"""The link says who is here, empties the spool exactly as far as the broker confirmed, and bears everything else."""
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from omamori_agent.config import AgentConfig, LinkLimits, SpoolLimits
+from omamori_agent.identity import Identity, IdentityHolder
+from omamori_agent.link import LinkWorker
+from omamori_agent.link.broker import Received, Waker
+from omamori_agent.spool import Spool, SpoolUnavailableError
+from omamori_agent.status import StatusBoard
+from omamori_protocol import cbor
+from omamori_protocol.messages import Event, FeedAnnouncement, State
+from omamori_protocol.topics import feed_announcement
+from omamori_protocol.vocabulary import EngineState, EventKind, FeedState, Presence
+from sim.box import DEVICE, box_config
+from sim.broker import SimulatedBroker, SimulatedConnection
+from sim.clock import ManualClock
+
+LIMITS = LinkLimits(
+    reconnect_first_s=0.01, reconnect_cap_s=0.02, refused_first_s=0.01, refused_cap_s=0.03, stable_after_s=1000
+)
+STATE_TOPIC = f"omamori/v1/{DEVICE}/state"
+
+
+class RealTime(ManualClock):
+    """Wall clock under control, monotonic one real: the link's thread is real too."""
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.monotonic_s
+
+
+class Box:
+    """A link worker with everything around it."""
+
+    def __init__(self, root: Path, limits: LinkLimits = LIMITS) -> None:
+        config: AgentConfig = dataclasses.replace(box_config(root), link=limits)
+        self.config = config
+        self.clock = RealTime(monotonic_s=0.0)
+        self.broker = SimulatedBroker()
+        self.holder = IdentityHolder()
+        self.status = StatusBoard()
+        self.spool = Spool(config.paths.spool, SpoolLimits(), self.clock)
+        self.spool.open()
+        self.announced: list[int] = []
+        self.worker = LinkWorker(
+            config=config,
+            broker=self.broker,
+            holder=self.holder,
+            spool=self.spool,
+            status=self.status,
+            clock=self.clock,
+            on_announcement=self.announced.append,
+        )
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self.worker.run, args=(self.stop,))
+
+    def enrol(self, expires_s: int = 2_000_000_000) -> None:
+        path = self.config.paths.identity
+        self.holder.set(
+            Identity(device=DEVICE, key_path=path / "k", certificate_path=path / "c", begins_s=0, expires_s=expires_s)
+        )
+
+    def put(self, *texts: str) -> None:
+        self.spool.put([Event(boot=0, seq=0, at_ms=1, kind=EventKind.SYSTEM, text=text) for text in texts])
+
+    def sent_texts(self) -> list[str | None]:
+        return [Event.decode(item).text for item in self.broker.payloads("evt")]
+
+    @property
+    def connection(self) -> SimulatedConnection:
+        return self.broker.connections[-1]
+
+    @property
+    def states(self) -> list[State]:
+        return [State.decode(item) for item in self.broker.payloads("state")]
+
+    def end(self) -> None:
+        self.stop.set()
+        self.thread.join(5)
+        assert not self.thread.is_alive()
+        self.spool.close()
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[Box]:
+    one = Box(tmp_path)
+    one.enrol()
+    one.thread.start()
+    yield one
+    one.end()
+
+
+def eventually(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
+    """Wait for a state, not for a time."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "this never happened"
+        time.sleep(0.002)
+
+
+def test_birth_and_will_belong_to_one_session(box: Box) -> None:
+    eventually(lambda: box.status.get().connected)
+    birth = box.states[0]
+    will = State.decode(box.connection.hello.will_payload)
+    assert (birth.presence, will.presence) == (Presence.ONLINE, Presence.OFFLINE)
+    assert birth.session == will.session
+    assert birth.certificate_expires_s == 2_000_000_000
+    assert (birth.firmware, birth.flavour, birth.model) == ("2026.11.1", "dev", "ZA-SA3500N")
+    message = box.broker.published[0]
+    assert (message.topic, message.retain, message.confirmed) == (STATE_TOPIC, True, True)
+    assert box.connection.hello.client_id == DEVICE
+    assert box.connection.hello.will_topic == STATE_TOPIC
+    assert box.connection.subscriptions == [feed_announcement("demo")]
+
+
+def test_each_connection_is_a_session_of_its_own(box: Box) -> None:
+    eventually(lambda: box.states)
+    box.broker.is_up = False
+    eventually(lambda: not box.status.get().connected)
+    box.broker.is_up = True
+    eventually(lambda: len(box.states) == 2)
+    assert box.states[0].session != box.states[1].session
+
+
+def test_nothing_happens_before_the_box_is_enrolled(tmp_path: Path) -> None:
+    box = Box(tmp_path)
+    box.thread.start()
+    time.sleep(0.05)
+    assert box.broker.attempts == 0
+    box.enrol()
+    eventually(lambda: box.states)
+    box.end()
+
+
+def test_state_follows_the_feed_and_nothing_else(box: Box) -> None:
+    eventually(lambda: box.status.get().connected)
+    box.status.update(engine=EngineState.INSPECTING, uninspected_s=5.0)
+    box.status.update(feed_serial=7, feed_state=FeedState.ACTIVE)
+    eventually(lambda: len(box.states) == 2)
+    box.status.update(feed_state=FeedState.REFUSED, feed_reason="bad\nrule " + "x" * 400)
+    eventually(lambda: len(box.states) == 3)
+    assert [(item.feed_serial, item.feed_state) for item in box.states] == [
+        (0, FeedState.NONE),
+        (7, FeedState.ACTIVE),
+        (7, FeedState.REFUSED),
+    ]
+    assert str(box.states[2].feed_reason).startswith("bad rule xxx")
+    assert len({item.session for item in box.states}) == 1
+
+
+def test_events_go_out_in_order_and_leave_the_spool(box: Box) -> None:
+    box.put(*map(str, range(40)))
+    eventually(lambda: box.spool.status().events == 0)
+    assert box.sent_texts() == [str(number) for number in range(40)]
+    box.put("later")
+    eventually(lambda: box.spool.status().events == 0)
+    assert box.sent_texts()[-1] == "later"
+
+
+def test_unacknowledged_events_stay_and_the_window_holds(box: Box) -> None:
+    eventually(lambda: box.status.get().connected and not box.connection.unanswered)
+    box.broker.answers = False
+    box.put(*map(str, range(40)))
+    eventually(lambda: len(box.sent_texts()) == 15)
+    time.sleep(0.05)
+    assert len(box.sent_texts()) == 15  # one place of the 16 is kept for the state
+    assert box.spool.status().events == 40
+    box.status.update(feed_serial=9)
+    eventually(lambda: len(box.states) == 2)
+    assert box.broker.most_unanswered == 16
+    box.connection.answer()
+    eventually(lambda: len(box.sent_texts()) == 16)
+    assert box.spool.status().events == 39
+
+
+def test_smaller_window_of_the_broker_is_respected(tmp_path: Path) -> None:
+    box = Box(tmp_path)
+    box.broker.receive_maximum = 4
+    box.broker.answers = False
+    box.put(*map(str, range(10)))
+    box.enrol()
+    box.thread.start()
+    eventually(lambda: len(box.sent_texts()) == 3)
+    time.sleep(0.05)
+    assert box.broker.most_unanswered == 4
+    box.end()
+
+
+def test_lost_connection_sends_again_what_was_not_acknowledged(box: Box) -> None:
+    eventually(lambda: box.status.get().connected and not box.connection.unanswered)
+    box.broker.answers = False
+    box.put("a", "b", "c")
+    eventually(lambda: len(box.sent_texts()) == 3)
+    box.connection.answer()
+    eventually(lambda: box.spool.status().events == 2)
+    box.broker.is_up = False
+    eventually(lambda: not box.status.get().connected)
+    box.put("d")
+    box.broker.answers = True
+    box.broker.is_up = True
+    eventually(lambda: box.spool.status().events == 0)
+    assert box.sent_texts() == ["a", "b", "c", "b", "c", "d"]
+    numbers = {Event.decode(item).seq for item in box.broker.payloads("evt")}
+    assert numbers == {1, 2, 3, 4}  # the same numbers again: the cloud recognises them
+
+
+@pytest.mark.parametrize("reason", [0x10, 0x80, 0x87, 0x97])
+def test_refused_events_are_kept_and_delivered_in_the_end(box: Box, reason: int) -> None:
+    eventually(lambda: box.status.get().connected)
+    box.broker.reasons["evt"] = reason
+    box.put("a", "b")
+    eventually(lambda: len(box.sent_texts()) >= 4)  # tried again
+    assert box.spool.status().events == 2
+    box.broker.reasons.clear()
+    eventually(lambda: box.spool.status().events == 0)
+
+
+def test_refused_state_does_not_end_the_connection_and_is_tried_again(box: Box) -> None:
+    eventually(lambda: box.status.get().connected)
+    box.broker.reasons["state"] = 0x87
+    box.status.update(feed_serial=5)
+    eventually(lambda: [item.feed_serial for item in box.states].count(5) >= 3)
+    assert len(box.broker.connections) == 1
+    box.put("event")
+    eventually(lambda: box.spool.status().events == 0)
+
+
+def test_broker_that_stops_acknowledging_is_left(tmp_path: Path) -> None:
+    box = Box(tmp_path, dataclasses.replace(LIMITS, ack_timeout_s=0.05))
+    box.broker.answers = False
+    box.enrol()
+    box.thread.start()
+    eventually(lambda: len(box.broker.connections) >= 3)
+    box.end()
+
+
+def test_attempts_slow_down_to_the_cap_and_never_end(tmp_path: Path) -> None:
+    box = Box(tmp_path)
+    box.broker.is_up = False
+    box.enrol()
+    box.thread.start()
+    eventually(lambda: box.broker.attempts >= 5)
+    box.broker.is_up = True
+    eventually(lambda: box.status.get().connected)
+    box.end()
+
+
+def test_announcement_reaches_the_feed(box: Box) -> None:
+    eventually(lambda: box.status.get().connected)
+    box.connection.incoming.append(Received(feed_announcement("demo"), FeedAnnouncement(serial=12).encode()))
+    eventually(lambda: box.announced == [12])
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload"),
+    [
+        (feed_announcement("demo"), b""),
+        (feed_announcement("demo"), b"\xff" * 64),
+        (feed_announcement("demo"), cbor.encode({0: 2, 1: 5})),
+        (feed_announcement("demo"), cbor.encode({0: 1, 1: 5, 2: "x" * 64})),
+        (feed_announcement("demo"), bytes.fromhex("bb7fffffffffffffff")),
+        (feed_announcement("other"), FeedAnnouncement(serial=5).encode()),
+        (f"omamori/v1/{DEVICE}/cmd", FeedAnnouncement(serial=5).encode()),
+        ("x" * 60000 + "\n", b""),
+        ("", b""),
+    ],
+)
+def test_bad_message_is_counted_and_harmless(box: Box, topic: str, payload: bytes) -> None:
+    eventually(lambda: box.status.get().connected)
+    box.connection.incoming.append(Received(topic, payload))
+    eventually(lambda: box.worker.bad_messages == 1)
+    assert box.announced == []
+    assert box.status.get().connected
+
+
+def test_heartbeat_is_sent_once_and_only_the_latest(box: Box) -> None:
+    box.worker.offer_heartbeat(b"before the connection")
+    eventually(lambda: box.status.get().connected)
+    time.sleep(0.05)
+    sent_before = len(box.broker.payloads("hb"))
+    box.worker.offer_heartbeat(b"now")
+    eventually(lambda: b"now" in box.broker.payloads("hb"))
+    time.sleep(0.05)
+    assert len(box.broker.payloads("hb")) == sent_before + 1
+    message = next(item for item in box.broker.published if item.payload == b"now")
+    assert (message.confirmed, message.retain) == (False, False)
+
+
+def test_clean_stop_says_goodbye(tmp_path: Path) -> None:
+    box = Box(tmp_path)
+    box.enrol()
+    box.thread.start()
+    eventually(lambda: box.status.get().connected)
+    began = time.monotonic()
+    box.end()
+    assert time.monotonic() - began < 2
+    retained = State.decode(box.broker.retained[STATE_TOPIC])
+    assert (retained.presence, retained.session) == (Presence.OFFLINE, box.states[0].session)
+    assert box.connection.goodbye_s
+    assert not box.status.get().connected
+
+
+def test_stop_while_the_broker_is_silent_takes_no_longer_than_the_goodbye(tmp_path: Path) -> None:
+    box = Box(tmp_path, dataclasses.replace(LIMITS, goodbye_s=0.2))
+    box.broker.answers = False
+    box.enrol()
+    box.thread.start()
+    eventually(lambda: box.states)
+    began = time.monotonic()
+    box.end()
+    assert time.monotonic() - began < 1.5
+
+
+def test_renewed_certificate_is_used_at_once(box: Box) -> None:
+    eventually(lambda: box.status.get().connected)
+    box.enrol(expires_s=2_100_000_000)
+    eventually(lambda: len(box.broker.connections) == 2)
+    eventually(lambda: box.states[-1].certificate_expires_s == 2_100_000_000)
+
+
+def test_spool_in_trouble_does_not_end_the_connection(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    eventually(lambda: box.status.get().connected)
+    monkeypatch.setattr("omamori_agent.link.session._SPOOL_RETRY_S", 0.02)
+    troubles = []
+    real_read, real_remove = box.spool.read_after, box.spool.remove
+
+    def sometimes(real: Callable[..., object]) -> Callable[..., object]:
+        def call(*args: object) -> object:
+            troubles.append(real.__name__)
+            if troubles.count(real.__name__) < 3:
+                raise SpoolUnavailableError("disk full")
+            return real(*args)
+
+        return call
+
+    monkeypatch.setattr(box.spool, "read_after", sometimes(real_read))
+    monkeypatch.setattr(box.spool, "remove", sometimes(real_remove))
+    box.put("a")
+    eventually(lambda: box.spool.status().events == 0)
+    assert box.sent_texts() == ["a"]
+    assert len(box.broker.connections) == 1
+
+
+def test_waker_is_taken_back_once() -> None:
+    waker = Waker()
+    assert not waker.clear()
+    waker.set()
+    waker.set()
+    assert waker.clear()
+    assert not waker.clear()
