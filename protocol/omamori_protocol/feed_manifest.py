@@ -157,7 +157,7 @@ def _list(body: Any) -> PackList:
             path=_text(item["path"], _PATH, "path"),
             count=_number(item["count"], 0, MAX_ENTRIES, "count"),
             function=Function(Function.from_word(str(item["function"]))),
-            severity=Severity(item["severity"]),
+            severity=Severity(_number(item["severity"], 1, 3, "severity")),
             action=Action(Action.from_word(str(item["action"]))),
             category=None if category is None else _text(category, _NAME, "category"),
         )

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import os
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from .errors import OversizeError, PackRejectedError
 from .feed_manifest import (
@@ -33,11 +35,31 @@ _CHUNK = 64 * 1024
 _MAX_BLOCKS_BYTES = MAX_TOTAL_BYTES + MAX_MANIFEST_BYTES + 1024 * _BLOCK
 
 
+class _Limited(io.RawIOBase):
+    """The packed bytes, counted: what unpacks to nothing could go on for ever."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        super().__init__()
+        self._source = source
+        self._left = MAX_PACK_BYTES
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._source.read(min(len(buffer), self._left + 1))
+        self._left -= len(data)
+        if self._left < 0:
+            raise OversizeError(f"pack of more than {MAX_PACK_BYTES} bytes", limit=MAX_PACK_BYTES)
+        buffer[: len(data)] = data
+        return len(data)
+
+
 class _Reader:
     """Decompressed bytes of the pack, counted."""
 
     def __init__(self, source: BinaryIO) -> None:
-        self._gzip = gzip.GzipFile(fileobj=source, mode="rb")
+        self._gzip = gzip.GzipFile(fileobj=io.BufferedReader(_Limited(source), _CHUNK), mode="rb")
         self._seen = 0
 
     def exactly(self, size: int) -> bytes:
@@ -111,12 +133,13 @@ def _skip_padding(reader: _Reader, size: int) -> None:
         raise PackRejectedError("archive padding is not empty")
 
 
-def unpack(source: BinaryIO, directory: Path) -> FeedManifest:
+def unpack(source: BinaryIO, directory: Path, *, admit: Callable[[FeedManifest], None] | None = None) -> FeedManifest:
     """Unpack a feed pack.
 
     Args:
         source: The pack, at its beginning; at most `MAX_PACK_BYTES` of it are looked at.
         directory: An existing, empty directory. On an error the caller removes it: what is in it then is undefined.
+        admit: Called with the manifest before anything is written; what it raises ends the unpacking.
 
     Returns:
         The manifest, whose files now stand below `directory`, each synced to disk.
@@ -136,6 +159,8 @@ def unpack(source: BinaryIO, directory: Path) -> FeedManifest:
     data = reader.exactly(first[1])
     _skip_padding(reader, first[1])
     manifest = parse_manifest(data)
+    if admit is not None:
+        admit(manifest)
     (directory / MANIFEST_NAME).write_bytes(data)
     expected = {item.path: item for item in manifest.files}
     while (member := _member(reader)) is not None:
