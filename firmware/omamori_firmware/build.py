@@ -6,7 +6,6 @@ key is used in one stage and nowhere else; it is never copied.
 Stages: tools tree, packages, kernel, wheels, gate, root file system, initrd, kernel image, variables, disk.
 """
 
-import importlib
 import json
 import os
 import shutil
@@ -20,6 +19,7 @@ from typing import Any
 from omamori_firmware import disk, initrd, kernel, lockfile, pythonpath, rootfs, rootimage, secureboot, uki
 from omamori_firmware.bootstrap import Request, bootstrap
 from omamori_firmware.cache import Cache
+from omamori_firmware.dataplane import build_gate
 from omamori_firmware.errors import LockDriftError, SetupError, ToolError
 from omamori_firmware.files import copy_sparse, sha256_file, sha256_tree, write_atomic
 from omamori_firmware.lockfile import Package
@@ -191,15 +191,10 @@ class Builder:
                 lambda directory: pythonpath.fetch_wheels(self._tree.device_lock, directory, arch=arch),
             )
 
-    def _gate(self) -> Path | None:
-        try:
-            dataplane = importlib.import_module("omamori_firmware.dataplane")
-        except ModuleNotFoundError:
-            self._reporter.warn("the gate is not there yet: the image has none")
-            return None
+    def _gate(self) -> Path:
         inputs = {"source": sha256_tree([self._tree.gate]), "code": sha256_tree([Path(__file__).parent / "dataplane"])}
         with self._stage("gate") as stage:
-            return self._obtain(stage, "gate", inputs, dataplane.build_gate)
+            return self._obtain(stage, "gate", inputs, build_gate)
 
     def _root(self, parts: Parts, release: Release, tools: ToolsTree) -> tuple[Path, VerityRoot]:
         tree = self._tree
@@ -207,10 +202,10 @@ class Builder:
             "packages": parts.packages.parent.name,
             "kernel": parts.kernel.directory.name,
             "wheels": parts.wheels.name,
-            "gate": parts.gate.name if parts.gate else "",
+            "gate": parts.gate.name,
             "trust": sha256_tree([parts.trust / "root.json", parts.trust / "service-ca.pem"]),
             "recipe": sha256_tree([tree.recipe / "overlay", tree.recipe / "strip.toml"]),
-            "parts": sha256_tree([*tree.device_packages, tree.units, tree.wire, tree.engine]),
+            "parts": self._sources(),
             "release": repr((release.version, release.flavour, release.build_time, release.board)),
             "tools": tools.key,
             "code": self._code("rootfs", "strip", "pythonpath", "rootimage"),
@@ -226,6 +221,8 @@ class Builder:
                     shutil.copyfile(root / "usr/lib/os-release", directory / "os-release")
                     stage.note("writing the file system")
                     rootimage.make_erofs(root, directory / "root.erofs", tools, epoch=release.build_time)
+                if self._sources() != inputs["parts"]:
+                    raise SetupError("the sources changed while the image was built", hint="build again")
                 stage.note("hashing")
                 verity = rootimage.make_verity(directory / "root.erofs", directory / "root.verity", tools)
                 (directory / "verity.json").write_text(json.dumps(verity.__dict__))
@@ -391,6 +388,10 @@ class Builder:
     def _obtain(self, stage: Stage, name: str, inputs: Mapping[str, str], build: Any) -> Path:
         stage.cached = self._cache.find(name, inputs) is not None
         return self._cache.obtain(name, inputs, build)
+
+    def _sources(self) -> str:
+        tree = self._tree
+        return sha256_tree([*tree.device_packages, tree.units, tree.wire, tree.engine])
 
     def _code(self, *modules: str) -> str:
         here = Path(__file__).parent

@@ -20,8 +20,9 @@ from omamori_firmware.errors import SetupError
 from omamori_firmware.files import locked
 
 _DEFAULT = Path("/var/cache/omamori")
-_KEEP = 3
-_KEEP_S = 24 * 3600
+_KEEP = 4
+# A result that somebody used this recently may still be in use, by a build or by a virtual machine.
+_KEEP_S = 3600
 
 
 def default_directory() -> Path:

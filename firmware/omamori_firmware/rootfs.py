@@ -58,7 +58,7 @@ class Parts:
         packages: Tar of Debian packages.
         kernel: Supplies modules.
         wheels: The device's Python wheels.
-        gate: Directory with the gate's object file, or None while it is not made.
+        gate: Directory with the gate and its loader.
         trust: Directory with the public keys.
     """
 
@@ -66,7 +66,7 @@ class Parts:
     packages: Path
     kernel: Kernel
     wheels: Path
-    gate: Path | None
+    gate: Path
     trust: Path
 
 
@@ -128,8 +128,7 @@ def _install_data_plane(root: Path, parts: Parts, warn: Callable[[str], None]) -
     empty_feed = root / _HOME / "engine" / "feed-empty"
     if empty_feed.is_dir():
         empty_feed.rename(root / _HOME / "feed-empty")
-    if parts.gate:
-        copy_tree(parts.gate, root / _HOME / "gate")
+    copy_tree(parts.gate, root / _HOME / "gate")
 
 
 def _install_units(root: Path, parts: Parts, warn: Callable[[str], None]) -> list[Path]:

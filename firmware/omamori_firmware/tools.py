@@ -4,6 +4,7 @@ The developer's machine only has to be able to make this tree; everything versio
 the signing tool, QEMU, its firmware) comes from inside. Programs run in a mount namespace of their own.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,12 @@ class ToolsTree:
         Args:
             argv: Program and arguments.
             binds: Directories of this machine that the program sees under the same names.
+
+        Raises:
+            SetupError: Not root, who alone may enter another root directory.
         """
+        if os.geteuid() != 0:
+            raise SetupError("the programs of the tools tree can only be run by root", hint="run the command as root")
         return enter.command(self.top, "tools", binds, argv)
 
     def run(
