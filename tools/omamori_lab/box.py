@@ -122,9 +122,9 @@ class Box:
         return self._machine is not None and self._machine.is_on
 
     @property
-    def power_mark(self) -> int:
-        """Console mark of the last power-on."""
-        return self._mark
+    def pid(self) -> int | None:
+        """Process id of the virtual machine while it is on."""
+        return self._pid
 
     def power_on(self) -> None:
         """Switch it on and follow its console.

@@ -1,0 +1,69 @@
+"""One lab for the whole session; its box is reached through its serial console with pytest-embedded's `serial` service.
+
+The console's mirror is a pty that stays the same through power cuts, so one device under test outlives them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from omamori_lab.box import BoxState
+from omamori_lab.lab import Lab
+from omamori_lab.settings import LabSettings
+
+
+class Office:
+    """The lab of a session, moved from state to state by the tests."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.failure: str | None = None
+        self._stack = contextlib.ExitStack()
+
+    def open(self) -> None:
+        self._stack.enter_context(self.lab.running())
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def protecting(self) -> Lab:
+        """Return the lab with its box protecting; a box that once did not get there is not waited for again."""
+        if self.failure is not None:
+            pytest.fail(f"the box did not start: {self.failure}")
+        if self.lab.box.state is BoxState.OFF:
+            try:
+                self.lab.boot()
+            except Exception as err:
+                self.failure = str(err).splitlines()[0]
+                raise
+        return self.lab
+
+
+@pytest.fixture(scope="session")
+def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
+    made = Office(Lab(LabSettings(state=tmp_path_factory.mktemp("lab"), page_port=0)))
+    made.open()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(scope="session")
+def mirror(office: Office) -> str:
+    return office.lab.box.console.mirror
+
+
+@pytest.fixture
+def port(mirror: str) -> str:
+    """Replace pytest-embedded's command line option."""
+    return mirror
+
+
+@pytest.fixture
+def logs(office: Office) -> Path:
+    return office.lab.settings.logs

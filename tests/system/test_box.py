@@ -1,0 +1,94 @@
+"""The firmware image between an office and an internet: every scene, and nothing left at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from omamori_lab.box import ENROLLED, FORWARDING, PROTECTING, RELEASE, BoxState
+from omamori_lab.journal import NETNS, processes_inside, start_ticks
+from omamori_lab.scenes import SCENES, Scene, play
+
+if TYPE_CHECKING:
+    from pytest_embedded import Dut
+
+    from .conftest import Office
+
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.root,
+    pytest.mark.image,
+    pytest.mark.timeout(400),
+    pytest.mark.filterwarnings("ignore::pytest.PytestExperimentalApiWarning"),
+]
+with_console = pytest.mark.parametrize("embedded_services", ["serial"], indirect=True)
+
+# What the console must have said while a scene was played, in this order.
+CONSOLE = {
+    "feed-update": [r"omamori: feed serial=\d+ state=active"],
+    "feed-refused": [r"omamori: feed serial=\d+ state=refused reason=\S"] * 4
+    + [r"omamori: feed serial=\d+ state=active"],
+    "failures": [PROTECTING, PROTECTING],
+    "power-cut": [FORWARDING, RELEASE, PROTECTING],
+}
+
+
+@with_console
+@pytest.mark.timeout(2400)  # builds the image when it is not there yet
+def test_the_box_starts_by_itself_and_protects(office: Office, dut: Dut) -> None:
+    box = office.lab.box
+    assert box.state is BoxState.OFF
+    office.protecting()
+    forwarding = dut.expect(FORWARDING, timeout=30)
+    release = dut.expect(RELEASE, timeout=30)
+    dut.expect("DEVELOPMENT IMAGE - root console on ttyS1", timeout=30)
+    enrolled = dut.expect(ENROLLED, timeout=30)
+    protecting = dut.expect(PROTECTING, timeout=30)
+    assert enrolled["device"].decode() == office.lab.serial
+    assert release["slot"] == b"A"
+    assert float(forwarding["uptime"]) < 30 < 120 > float(protecting["uptime"])
+    assert box.state is BoxState.PROTECTING
+
+
+@with_console
+@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: str(scene.name))
+def test_scene(office: Office, dut: Dut, scene: Scene) -> None:
+    lab = office.protecting()
+    result = play(scene, lab)
+    wrong = [check for check in result.checks if not check.ok]
+    assert result.error is None, result.error
+    assert not wrong, "\n".join(f"{check.name}: expected {check.expected}, seen {check.seen}" for check in wrong)
+    for line in CONSOLE.get(scene.name, []):
+        dut.expect(line, timeout=20)
+
+
+def test_no_unit_has_failed_and_the_agent_is_small(office: Office) -> None:
+    lab = office.protecting()
+    failed = lab.box.shell("systemctl --failed --no-legend --plain").output
+    assert failed == ""
+    rss = int(
+        lab.box.shell(
+            "systemctl show -p MainPID --value omamori-agent | xargs -I{} awk '/VmRSS/{print $2}' /proc/{}/status"
+        ).output
+    )
+    assert rss <= 48 * 1024
+
+
+def test_nothing_is_left_when_the_lab_ends(office: Office) -> None:
+    lab = office.lab
+    run_id = lab.surroundings.internet.name.partition("-")[0]
+    names = [entry.name for entry in NETNS.iterdir() if entry.name.startswith(f"{run_id}-")]
+    assert len(names) == 6
+    inside = [mark for name in names for mark in processes_inside(name)]
+    machine = lab.box.pid
+    assert machine is not None
+    assert inside
+    qemu = start_ticks(machine)
+    office.close()
+    assert not [name for name in names if (NETNS / name).exists()]
+    assert not [mark for mark in inside if mark.alive]
+    assert start_ticks(machine) != qemu
+    assert str(lab.settings.state) not in Path("/proc/self/mountinfo").read_text()
+    assert not (lab.settings.state / "journal.json").exists()
