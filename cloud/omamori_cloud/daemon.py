@@ -7,7 +7,6 @@ down with an error, so that whoever started it can start it again: there is no h
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import threading
 from collections.abc import Callable
@@ -49,7 +48,6 @@ class Daemon:
         """
         self._stop = threading.Event()
         self._failure: WorkerError | None = None
-        os.umask(0o077)  # what boxes say is their owner's business
         try:
             config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as err:

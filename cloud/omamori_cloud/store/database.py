@@ -6,6 +6,7 @@ message is acknowledged after its transaction, and a power cut must not take bac
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,10 @@ _BUSY_TIMEOUT_S = 10
 
 
 def open_database(url: str) -> Engine:
-    """Return an engine for `url`; nothing is connected yet, except that SQLite's directory is made.
+    """Return an engine for `url`; nothing is connected yet, except that SQLite's file is made.
 
     Raises:
-        SetupError: The URL is malformed, its driver is not installed, or the directory cannot be made.
+        SetupError: The URL is malformed, its driver is not installed, or the file cannot be made.
     """
     try:
         parsed = make_url(url)
@@ -36,7 +37,7 @@ def open_database(url: str) -> Engine:
             return create_engine(parsed, pool_pre_ping=True)
         if parsed.database in (None, "", ":memory:"):
             raise SetupError("database: an SQLite URL without a file", hint="sqlite:////path/to/cloud.db")
-        Path(str(parsed.database)).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_private_file(Path(str(parsed.database)))
         engine = create_engine(parsed, connect_args={"timeout": _BUSY_TIMEOUT_S})
     except (ArgumentError, NoSuchModuleError) as err:
         raise SetupError("database: the URL is not usable", hint="sqlite:////path or postgresql+psycopg://…") from err
@@ -47,6 +48,12 @@ def open_database(url: str) -> Engine:
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _make_private_file(path: Path) -> None:
+    # What boxes say is their owner's business. SQLite gives its side files the same mode.
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

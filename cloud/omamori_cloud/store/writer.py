@@ -181,8 +181,9 @@ class _Transaction:
     def finish(self) -> StoreReport:
         """Store what was put aside and say what was done."""
         if self._events:
-            dialect: Any = postgresql if self._connection.dialect.name == "postgresql" else sqlite
-            statement = dialect.insert(schema.Event).on_conflict_do_nothing(index_elements=["device_id", "boot", "seq"])
+            statement = self._insert_once(schema.Event).on_conflict_do_nothing(
+                index_elements=["device_id", "boot", "seq"]
+            )
             stored = self._connection.execute(statement, self._events).rowcount
             self._totals["events"] = stored
             self._totals["duplicates"] = len(self._events) - stored
@@ -196,12 +197,20 @@ class _Transaction:
             )
         return StoreReport(**self._totals)
 
+    def _insert_once(self, table: Any) -> Any:
+        dialect: Any = postgresql if self._connection.dialect.name == "postgresql" else sqlite
+        return dialect.insert(table)
+
     def _ensure_device(self, device: str, at_ms: int) -> bool:
         if device in self.devices:
             return True
         if len(self.devices) >= self._limits.devices:
             return False
-        self._connection.execute(insert(schema.Device).values(id=device, first_seen_ms=at_ms, refused=0))
+        # Another process may have made it since we last looked.
+        self._connection.execute(
+            self._insert_once(schema.Device).on_conflict_do_nothing(index_elements=["id"]),
+            {"id": device, "first_seen_ms": at_ms, "refused": 0},
+        )
         self.devices.add(device)
         return True
 

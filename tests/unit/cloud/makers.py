@@ -1,0 +1,117 @@
+"""Makes messages and stores for tests: sensible values, each test names only what it is about."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+from omamori_cloud.config import Limits
+from omamori_cloud.intake import Message
+from omamori_cloud.store.database import migrate, open_database
+from omamori_cloud.store.reader import Reader
+from omamori_cloud.store.writer import Writer
+from omamori_protocol.messages import Event, Heartbeat, State
+from omamori_protocol.vocabulary import (
+    Action,
+    Direction,
+    EngineState,
+    EventKind,
+    FeedState,
+    Function,
+    Presence,
+    Severity,
+    Slot,
+)
+
+NOW_MS = 1_790_000_000_000  # 2026-09-21 23:13:20 in Japan
+BOX = "ZA35-000001"
+OTHER_BOX = "ZA35-000002"
+
+
+class Bench:
+    """A store in a file, with the present in `now_ms`."""
+
+    def __init__(self, folder: Path, **limits: int) -> None:
+        self.url = f"sqlite:///{folder / 'cloud.db'}"
+        self.engine = open_database(self.url)
+        migrate(self.engine)
+        self.limits = Limits(**limits)
+        self.writer = Writer(self.engine, self.limits)
+        self.reader = Reader(self.engine)
+        self.now_ms = NOW_MS
+
+    def say(self, body: Any, *, device: str = BOX, retained: bool = False) -> Any:
+        return self.writer.store([Message(device=device, body=body, received_ms=self.now_ms, retained=retained)])
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def heartbeat(**changes: Any) -> Heartbeat:
+    values: dict[str, Any] = {
+        "boot": 1,
+        "seq": 1,
+        "sent_s": NOW_MS // 1000,
+        "uptime_s": 11_700,
+        "firmware": "2026.11.1",
+        "slot": Slot.A,
+        "feed_serial": 12,
+        "feed_state": FeedState.ACTIVE,
+        "engine": EngineState.INSPECTING,
+        "agent_rss_kib": 31_744,
+        "memory_available_kib": 421_888,
+        "spool_depth": 0,
+        "uninspected_s": 9,
+    }
+    return Heartbeat(**{**values, **changes})
+
+
+def state(**changes: Any) -> State:
+    values: dict[str, Any] = {
+        "session": b"sessionA",
+        "presence": Presence.ONLINE,
+        "boot": 1,
+        "since_s": NOW_MS // 1000 - 600,
+        "model": "ZA-SA3500N",
+        "firmware": "2026.11.1",
+        "flavour": "release",
+        "slot": Slot.A,
+        "feed_serial": 12,
+        "feed_state": FeedState.ACTIVE,
+    }
+    return State(**{**values, **changes})
+
+
+def alert(**changes: Any) -> Event:
+    values: dict[str, Any] = {
+        "boot": 1,
+        "seq": random.randrange(2**62),
+        "at_ms": NOW_MS - 1000,
+        "kind": EventKind.ALERT,
+        "severity": Severity.TWO,
+        "function": Function.DANGEROUS_SITE,
+        "direction": Direction.OUT,
+        "action": Action.BLOCKED,
+        "terminal_ip": "192.168.10.11",
+        "terminal_mac": bytes.fromhex("02005e100001"),
+        "destination": "phishing.test",
+        "remote_ip": "203.0.113.80",
+        "remote_port": 443,
+        "protocol": "tls",
+        "rule_id": 9_000_012,
+        "rule": "Omamori dangerous site (TLS SNI)",
+    }
+    return Event(**{**values, **changes})
+
+
+def feed_event(**changes: Any) -> Event:
+    values: dict[str, Any] = {
+        "boot": 1,
+        "seq": random.randrange(2**62),
+        "at_ms": NOW_MS - 1000,
+        "kind": EventKind.FEED,
+        "feed_serial": 12,
+        "feed_state": FeedState.ACTIVE,
+    }
+    return Event(**{**values, **changes})
