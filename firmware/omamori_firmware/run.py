@@ -44,14 +44,15 @@ def run(
     """
     process = _start(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=cwd, env=env)
     program = Path(argv[0]).name
-    try:
-        output, errors = process.communicate(input_bytes, timeout=timeout_s)
-    except subprocess.TimeoutExpired as err:
-        end(process)
-        raise ToolError(program, None, "", hint=hint) from err
-    except BaseException:
-        end(process)
-        raise
+    with process:
+        try:
+            output, errors = process.communicate(input_bytes, timeout=timeout_s)
+        except subprocess.TimeoutExpired as err:
+            end(process)
+            raise ToolError(program, None, "", hint=hint) from err
+        except BaseException:
+            end(process)
+            raise
     if process.returncode:
         raise ToolError(program, process.returncode, (errors or output).decode(errors="replace"), hint=hint)
     return output

@@ -1,0 +1,82 @@
+"""Board descriptions are read strictly."""
+
+from pathlib import Path
+
+import pytest
+
+from omamori_hw.board import MAX_BOARD_BYTES, list_boards, load_board, parse_board
+from omamori_hw.errors import BoardError
+
+BOARDS = Path(__file__).resolve().parents[3] / "hw" / "boards"
+GOOD = (BOARDS / "x86_64-uefi" / "board.toml").read_text()
+
+
+def test_every_board_of_this_repository_can_be_used() -> None:
+    for name in list_boards(BOARDS):
+        board = load_board(BOARDS / name)
+        assert board.name == name
+        assert board.disk.total_mib <= board.limits.disk_minimum_mib
+
+
+def test_first_port_is_wan_and_the_others_count_from_one() -> None:
+    ports = load_board(BOARDS / "x86_64-uefi").ports
+    assert [ports.name(position) for position in range(4)] == ["wan", "lan1", "lan2", "lan3"]
+    assert [ports.role(position) for position in range(3)] == ["wan", "lan", "lan"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "where"),
+    [
+        ('arch = "x86_64"', 'arch = "riscv"', "platform.arch"),
+        ('arch = "x86_64"', "arch = 64", "platform.arch"),
+        ("format = 1", "format = 2", "format"),
+        ('[radio]\npresent = false\ninterface = "wlan0"', "", "radio"),
+        ("slot_mib = 64", "slot_mib = 64\ncolour = 1", "disk.colour"),
+        ("slot_mib = 64", "", "disk.slot_mib"),
+        ("slot_mib = 64", "slot_mib = true", "disk.slot_mib"),
+        ("slot_mib = 64", "slot_mib = 0", "disk"),
+        ("verity_mib = 8", "verity_mib = 2", "verity_mib"),
+        ("root_mib = 448", "root_mib = 1016", "disk"),
+        ('"bridge", "dm_verity"', '"bridge", "bridge", "dm_verity"', "modules.initrd"),
+        ('"bridge", "dm_verity"', '"bridge; reboot", "dm_verity"', "modules.initrd"),
+        ('initrd_load = ["bridge"]', 'initrd_load = ["loop"]', "initrd_load"),
+        ('console = "ttyS0,115200"', 'console = "ttyS0 init=/bin/sh"', "console"),
+        ("kernel_arguments = []", 'kernel_arguments = ["quiet init=/x"]', "kernel_arguments"),
+        ("runtime_s = 60", "runtime_s = 1", "watchdog"),
+        ("maximum = 9", "maximum = 1", "ports"),
+        ('name = "x86_64-uefi"', 'name = "../x"', "name"),
+        ('name = "x86_64-uefi"', 'name = "x86_64-uefi"\nowner = "x"', "board.toml"),
+    ],
+)
+def test_a_faulty_description_names_the_key(old: str, new: str, where: str) -> None:
+    assert old in GOOD
+    with pytest.raises(BoardError) as caught:
+        parse_board(GOOD.replace(old, new, 1).encode())
+    assert where in caught.value.where
+
+
+@pytest.mark.parametrize("raw", [b"\xff", b"name = ", b""])
+def test_bytes_that_are_no_description(raw: bytes) -> None:
+    with pytest.raises(BoardError):
+        parse_board(raw)
+
+
+def test_one_byte_over_the_limit(tmp_path: Path) -> None:
+    directory = tmp_path / "x86_64-uefi"
+    directory.mkdir()
+    (directory / "board.toml").write_text(GOOD + "#" * (MAX_BOARD_BYTES + 1 - len(GOOD.encode())))
+    with pytest.raises(BoardError, match="larger"):
+        load_board(directory)
+    (directory / "board.toml").write_text(GOOD + "#" * (MAX_BOARD_BYTES - len(GOOD.encode())))
+    assert load_board(directory).name == "x86_64-uefi"
+
+
+def test_a_board_in_the_wrong_directory(tmp_path: Path) -> None:
+    (tmp_path / "board.toml").write_text(GOOD)
+    with pytest.raises(BoardError, match="lies in"):
+        load_board(tmp_path)
+
+
+def test_an_absent_board(tmp_path: Path) -> None:
+    with pytest.raises(BoardError, match="cannot be read"):
+        load_board(tmp_path / "none")
