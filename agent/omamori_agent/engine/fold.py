@@ -159,4 +159,4 @@ def _key(event: Event) -> Hashable:
     what: Hashable = event.rule_id
     if event.rule_id is None or event.function in _LIST_FUNCTIONS:
         what = (event.function, event.category)
-    return what, event.kind, event.direction, event.terminal_ip, event.destination, event.action
+    return what, event.kind, event.severity, event.direction, event.terminal_ip, event.destination, event.action
