@@ -98,7 +98,7 @@ def test_blocked_flow_from_inside_names_the_terminal_and_is_drained_once(
     assert gate.drain_blocked() == []
 
 
-def test_blocked_flow_from_outside_has_no_mac(gate: Gate, maps: dict[str, MemoryMap]) -> None:
+def test_blocked_flow_to_a_group_has_no_mac(gate: Gate, maps: dict[str, MemoryMap]) -> None:
     key = layout.BLOCKED_KEY.pack(SERVER6, CLIENT, b"\0\0", 1, 1)
     maps["blocked"].content[key] = layout.BLOCKED.pack(1, 60, 0, 0, bytes(6), b"\0\0", 0)
     (flow,) = gate.drain_blocked()
