@@ -107,6 +107,7 @@ struct packet {
 	__u8 proto;
 	__u8 tcp_flags;
 	__u8 src_mac[6];
+	__u8 dst_mac[6];
 	__u8 is_ip;	   /* the frame says it carries IP */
 	__u8 is_group_mac; /* sent to a multicast or broadcast MAC */
 	__u8 is_complete;  /* every header up to the ports was understood, or there are none to understand */
@@ -269,6 +270,7 @@ static __always_inline enum reading read_packet(struct __sk_buff *skb, struct pa
 	if (take(&at, &ethernet, sizeof(ethernet)) < 0)
 		return READ_NOTHING;
 	__builtin_memcpy(packet->src_mac, ethernet.h_source, ETH_ALEN);
+	__builtin_memcpy(packet->dst_mac, ethernet.h_dest, ETH_ALEN);
 	packet->is_group_mac = ethernet.h_dest[0] & MULTICAST_MAC;
 
 	__be16 proto = ethernet.h_proto;
@@ -372,8 +374,11 @@ static __always_inline void note_blocked(const struct packet *packet, const stru
 			.packets = 1, .bytes = bytes, .first_ns = now, .last_ns = now, .sport = packet->sport,
 			.list_id = entry->list_id};
 
+		/* A terminal that has never sent a packet is known by its MAC only here. */
 		if (direction == OMAMORI_DIRECTION_OUT)
 			__builtin_memcpy(first.mac, packet->src_mac, 6);
+		else if (!packet->is_group_mac)
+			__builtin_memcpy(first.mac, packet->dst_mac, 6);
 		if (bpf_map_update_elem(&blocked, &key, &first, BPF_NOEXIST) == 0)
 			return;
 		sum = bpf_map_lookup_elem(&blocked, &key); /* another CPU was faster */

@@ -106,7 +106,7 @@ struct omamori_blocked {
 	__u64 bytes;
 	__u64 first_ns; /* CLOCK_BOOTTIME */
 	__u64 last_ns;
-	__u8 mac[6]; /* source MAC if the packet came from a LAN port, else zero */
+	__u8 mac[6]; /* of the terminal: the sender on a LAN port, the receiver of what came from outside; zero for a group */
 	__u8 pad[2];
 	__be16 sport; /* of the first packet */
 	__u16 pad2;

@@ -80,7 +80,7 @@ class BlockedFlow:
         bytes: Their size.
         first_seen: Unix time of the first.
         last_seen: Unix time of the last.
-        mac: MAC of the terminal that sent them, None when they came from outside.
+        mac: MAC of the terminal: of the sender going out, of the receiver coming in; None for a group of receivers.
         list_id: Number of the list that named the address.
     """
 

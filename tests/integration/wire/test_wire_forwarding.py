@@ -157,7 +157,7 @@ def test_listed_address_is_cut_off_both_ways_and_reported_with_the_terminal(
     assert (str(outgoing.src), str(outgoing.dst), outgoing.proto) == (inside, outside, 17)
     assert outgoing.mac == mac_of(wired.office)
     assert (str(incoming.src), str(incoming.dst)) == (outside, inside)
-    assert incoming.mac is None
+    assert incoming.mac == mac_of(wired.office)
     assert {record.list_id for record in records.values()} == {9}
     assert gate.drain_blocked() == []
     gate.sync_block([])
