@@ -28,7 +28,8 @@ with_console = pytest.mark.parametrize("embedded_services", ["serial"], indirect
 # What the console must have said while a scene was played, in this order.
 CONSOLE = {
     "feed-update": [r"omamori: feed serial=\d+ state=active"],
-    "feed-refused": [r"omamori: feed serial=\d+ state=refused reason=\S"] * 4
+    "feed-refused": [r"omamori: feed serial=\d+ state=refused reason=\S"] * 3
+    + [r"omamori: feed serial=\d+ state=stale reason=expired"]
     + [r"omamori: feed serial=\d+ state=active"],
     "failures": [PROTECTING, PROTECTING],
     "power-cut": [FORWARDING, RELEASE, PROTECTING],

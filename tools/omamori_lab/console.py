@@ -20,7 +20,11 @@ from pathlib import Path
 
 from .errors import BoxError, NotReadyError
 
-_ANSI = re.compile(r"\x1b\[[0-9;?=]*[A-Za-z]|\x1b[()][A-Z0-9]|\x1b[=>78cM]|[\x00-\x08\x0b-\x1f]")
+_ANSI = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]"  # control sequences
+    r"|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?"  # commands to the terminal
+    r"|\x1b[()][A-Z0-9]|\x1b[=>78cM]|[\x00-\x08\x0b-\x1f]"
+)
 _MAX_LINES = 50_000
 _MAX_PART = 4096
 _POLL_MS = 50

@@ -96,7 +96,7 @@ class FeedRefusedScene:
             self._refused(lab, checks, "a changed pack", r"(?i)hash|length|match|differ", active)
         feeds.publish(announce=False, expires="timestamp=1s")
         time.sleep(1.5)  # not a wait for a state: the signature's lifetime has to pass
-        self._refused(lab, checks, "an expired repository", r"(?i)expired", active)
+        self._refused(lab, checks, "an expired repository", r"(?i)expired", active, state="stale")
         good = feeds.publish()
         checks.equal("good feed afterwards", good.serial, self._take(lab, good))
         lab.portal.await_box(
@@ -112,19 +112,21 @@ class FeedRefusedScene:
         lab.box.await_line(rf"omamori: feed serial={published.serial} state=active", timeout_s=_ACTIVE_TIMEOUT_S)
         return published.serial
 
-    def _refused(self, lab: Lab, checks: Checklist, name: str, reason: str, active: int) -> None:
+    def _refused(
+        self, lab: Lab, checks: Checklist, name: str, reason: str, active: int, *, state: str = "refused"
+    ) -> None:
         """Announce, and note the refusal: on the console, in the portal with its reason, the last good feed stays."""
         mark = lab.box.console.mark()
         lab.surroundings.feeds.announce()
         line = lab.box.await_line(
-            r"omamori: feed serial=\d+ state=refused reason=(?P<reason>.+)", timeout_s=_REFUSAL_TIMEOUT_S, since=mark
+            rf"omamori: feed serial=\d+ state={state} reason=(?P<reason>.+)", timeout_s=_REFUSAL_TIMEOUT_S, since=mark
         )
         told = str(line["reason"])
         fits = re.search(reason, told) is not None
-        checks.add(name, expected=f"refused, reason like {reason}", seen=f"refused: {told}", ok=fits)
+        checks.add(name, expected=f"{state}, reason like {reason}", seen=f"{state}: {told}", ok=fits)
         box = lab.portal.await_box(
             lab.serial,
-            lambda box: box["feed"]["state"] == "refused" and re.search(reason, str(box["feed"]["reason"])) is not None,
+            lambda box: box["feed"]["state"] == state and re.search(reason, str(box["feed"]["reason"])) is not None,
             timeout_s=_REFUSAL_TIMEOUT_S,
         )
         checks.equal(f"{name}: feed in the portal", active, box["feed"]["serial"])
