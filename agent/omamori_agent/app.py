@@ -86,7 +86,7 @@ def build(config: AgentConfig, clock: Clock | None = None) -> Agent:
         offer=link.offer_heartbeat,
     )
     health = HealthWorker(config=config, status=status, report=console.line)
-    workers = [identity, link, heartbeat, health, *engine_feature.workers, *feed_feature.workers]
+    workers: list[Worker] = [identity, link, heartbeat, health, *engine_feature.workers, *feed_feature.workers]
     return Agent(workers, status, holder, spool, clock)
 
 

@@ -191,7 +191,8 @@ class LinkLimits:
     stable_after_s: float = 30.0  # a connection that lasted this long resets the back-off
     ack_timeout_s: float = 60.0  # unacknowledged for this long: reconnect and send again
     refused_first_s: float = 1.0  # pause after the broker refused an event
-    refused_cap_s: float = 60.0
+    again_first_s: float = 2.0  # until a refused event is tried again
+    refused_cap_s: float = 60.0  # bound of both
     goodbye_s: float = 1.0  # to say "offline" on a clean stop
 
 

@@ -28,6 +28,7 @@ _POLL_S = 1.0  # upper bound of the reaction to a stop
 _SESSION_BYTES = 8
 _REFUSAL = 0x80
 _SPOOL_RETRY_S = 2.0
+_TELL_REFUSALS_S = 10.0
 
 
 class LinkSession:
@@ -59,7 +60,7 @@ class LinkSession:
         on_received: Callable[[Received], None],
     ) -> None:
         self._config = config
-        self._limits = limits = config.link
+        self._limits = config.link
         self._identity = identity
         self._boot = boot
         self._status = status
@@ -71,9 +72,10 @@ class LinkSession:
         self._connection: BrokerConnection | None = None
         self._id = secrets.token_bytes(_SESSION_BYTES)
         self._since_s = clock.now()
-        pause = Backoff(limits.refused_first_s, limits.refused_cap_s)
-        self._window = SendWindow(1, pause, limits.refused_cap_s)
+        self._window = self._make_window(1)
         self._removable: list[int] = []
+        self._refused = 0
+        self._tell_refusals_at_s = 0.0
         self._spool_retry_at_s = 0.0
         self._nothing_new = False  # the spool was read to its end and nobody has put since
         self._state_sent = b""
@@ -90,9 +92,7 @@ class LinkSession:
         """Say that we are here."""
         self._connection = connection
         # One place in the broker's window is kept for the state.
-        size = max(1, min(self._limits.window, connection.receive_maximum) - 1)
-        pause = Backoff(self._limits.refused_first_s, self._limits.refused_cap_s)
-        self._window = SendWindow(size, pause, self._limits.refused_cap_s)
+        self._window = self._make_window(max(1, min(self._limits.window, connection.receive_maximum) - 1))
         self._send_state(Presence.ONLINE)
         connection.subscribe(feed_announcement(self._config.provision.channel))
 
@@ -120,6 +120,11 @@ class LinkSession:
         while self._state_message is not None and self._clock.monotonic() < deadline_s:
             self._take(connection)
         self._remove()
+
+    def _make_window(self, size: int) -> SendWindow:
+        limits = self._limits
+        pause = Backoff(limits.refused_first_s, limits.refused_cap_s)
+        return SendWindow(size, pause, again=Backoff(limits.again_first_s, limits.refused_cap_s))
 
     def _live(self) -> BrokerConnection:
         if self._connection is None:
@@ -200,7 +205,14 @@ class LinkSession:
         if position is not None:
             self._removable.append(position)
         elif item.reason:
-            logger.warning("the broker does not take an event (0x%02x); it stays in the spool", item.reason)
+            self._tell_refusal(item.reason)
+
+    def _tell_refusal(self, reason: int) -> None:
+        self._refused += 1
+        now_s = self._clock.monotonic()
+        if now_s >= self._tell_refusals_at_s:
+            self._tell_refusals_at_s = now_s + _TELL_REFUSALS_S
+            logger.warning("the broker does not take an event (0x%02x, %d so far); kept", reason, self._refused)
 
     def _remove(self) -> None:
         if not self._removable or self._clock.monotonic() < self._spool_retry_at_s:

@@ -27,14 +27,15 @@ class SendWindow:
 
     Args:
         size: Largest number of unacknowledged events.
-        pause: Delays after refusals.
-        again_s: Seconds after a refusal until the refused event is tried again.
+        pause: Delays of everything after refusals in a row.
+        again: Delays until refused events are tried again; starts over when one of them is taken.
     """
 
-    def __init__(self, size: int, pause: Backoff, again_s: float) -> None:
+    def __init__(self, size: int, pause: Backoff, again: Backoff) -> None:
         self._size = size
         self._pause = pause
-        self._again_s = again_s
+        self._again = again
+        self._refused: set[int] = set()  # positions; never more than the spool holds
         self._sent: dict[int, _Sent] = {}
         self._paused_until_s = 0.0
         self._rewind_at_s: float | None = None
@@ -67,11 +68,15 @@ class SendWindow:
             return None
         if reason == _SUCCESS:
             self._pause.reset()
+            if sent.position in self._refused:
+                self._refused.discard(sent.position)
+                self._again.reset()
             return sent.position
+        self._refused.add(sent.position)
         if now_s >= self._paused_until_s:
             self._paused_until_s = now_s + self._pause.next_s()
         if self._rewind_at_s is None:
-            self._rewind_at_s = now_s + self._again_s
+            self._rewind_at_s = now_s + self._again.next_s()
         return None
 
     def waits_since(self) -> float | None:

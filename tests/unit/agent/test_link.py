@@ -23,7 +23,12 @@ from sim.broker import SimulatedBroker, SimulatedConnection
 from sim.clock import ManualClock
 
 LIMITS = LinkLimits(
-    reconnect_first_s=0.01, reconnect_cap_s=0.02, refused_first_s=0.01, refused_cap_s=0.03, stable_after_s=1000
+    reconnect_first_s=0.01,
+    reconnect_cap_s=0.02,
+    refused_first_s=0.01,
+    again_first_s=0.02,
+    refused_cap_s=0.03,
+    stable_after_s=1000,
 )
 STATE_TOPIC = f"omamori/v1/{DEVICE}/state"
 

@@ -4,11 +4,16 @@ from omamori_agent.backoff import Backoff
 from omamori_agent.link.window import SendWindow
 
 NO_SUBSCRIBERS, NOT_AUTHORISED, QUOTA = 0x10, 0x87, 0x97
-AGAIN_S = 60.0
+AGAIN_S = 2.0
 
 
 def window(size: int = 3) -> SendWindow:
-    return SendWindow(size, Backoff(1.0, 60.0, uniform=lambda _low, high: high), AGAIN_S)
+    return SendWindow(size, exact(1.0), again=exact(AGAIN_S))
+
+
+def exact(first_s: float) -> Backoff:
+    """Back-off without chance."""
+    return Backoff(first_s, 60.0, uniform=lambda _low, high: high)
 
 
 def test_no_more_than_its_size_is_on_the_way() -> None:
@@ -46,6 +51,29 @@ def test_refused_event_is_not_removed_and_comes_again_later() -> None:
     assert one.position == 1
     assert one.room(AGAIN_S + 1) == 3
     assert one.position == 0  # from the oldest again
+
+
+def test_refused_event_is_tried_less_and_less_often_until_it_is_taken() -> None:
+    one = window()
+    now_s, delays = 0.0, []
+    for message_id in range(1, 8):
+        one.sent(message_id, 1, now_s)
+        one.answered(message_id, QUOTA, now_s)
+        began_s = now_s
+        while one.position != 0:
+            now_s += 0.5
+            one.room(now_s)
+        delays.append(now_s - began_s)
+        one.sent(100 + message_id, 2, now_s)
+        one.answered(100 + message_id, 0, now_s)  # others are taken, which changes nothing for this one
+        one.position = 0
+    assert delays == [2, 4, 8, 16, 32, 60, 60]
+    one.sent(20, 1, now_s)
+    assert one.answered(20, 0, now_s) == 1
+    one.sent(21, 3, now_s)
+    one.answered(21, QUOTA, now_s)
+    one.room(now_s + AGAIN_S)
+    assert one.position == 0
 
 
 def test_nobody_listening_is_not_delivered() -> None:
