@@ -1,0 +1,319 @@
+"""The page in a real browser: headless Chromium, driven as a person would use it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select
+from tests.unit.cloud.makers import alert, feed_event, heartbeat, state
+
+from omamori_protocol.vocabulary import Action, Direction, FeedState, Function, Presence, Severity
+
+from .cloud_rig import FakeBox, Rig, running_rig, wait_for
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+
+BOX, OTHER_BOX = "ZA35-000001", "ZA35-000002"
+
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1280,900",
+)
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Browser:
+    """What the tests do with a browser, in their words."""
+
+    def __init__(self, profile: Path, url: str) -> None:
+        chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
+        if chromium is None or chromedriver is None:
+            pytest.skip("chromium and chromium-driver are not installed")
+        options = ChromeOptions()
+        options.binary_location = chromium
+        for flag in (*FLAGS, f"--user-data-dir={profile}"):
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        self.driver = Chrome(options=options, service=Service(executable_path=chromedriver))
+        self.driver.set_page_load_timeout(60)
+        self.url = url
+
+    def open(self, path: str = "/") -> None:
+        self.driver.get(self.url + path)
+
+    def one(self, selector: str) -> Any:
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def all(self, selector: str) -> list[Any]:
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def text(self, selector: str = "body") -> str:
+        """Return what a person can read there."""
+        return str(self.one(selector).text)
+
+    def script(self, code: str) -> Any:
+        return self.driver.execute_script(code)
+
+    def mark(self) -> None:
+        """Leave a mark that a reload would wipe out."""
+        self.script("window.mark = 'here'")
+
+    def is_marked(self) -> bool:
+        return self.script("return window.mark") == "here"
+
+    def complaints(self) -> list[str]:
+        """Return what the browser complained about, blocked scripts and missing files among it."""
+        return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+
+    def close(self) -> None:
+        self.driver.quit()
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    with running_rig(tmp_path_factory.mktemp("rig")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def boxes(rig: Rig) -> tuple[FakeBox, FakeBox]:
+    first = rig.box(BOX)
+    second = rig.box(OTHER_BOX, will=state(session=b"sessionZ", presence=Presence.OFFLINE).encode())
+    first.say("state", state().encode())
+    first.say("hb", heartbeat().encode())
+    second.say("state", state(session=b"sessionZ").encode())
+    second.say("hb", heartbeat().encode())
+    first.say("evt", alert(seq=1, at_ms=now_ms() - 5000).encode())
+    first.say(
+        "evt",
+        alert(
+            seq=2,
+            at_ms=now_ms() - 4000,
+            function=Function.VIRUS,
+            direction=Direction.IN,
+            terminal_ip="192.168.10.12",
+            terminal_mac=bytes.fromhex("02005e100002"),
+            destination="files.example",
+            rule="EICAR",
+        ).encode(),
+    )
+    second.say(
+        "evt",
+        alert(
+            seq=3,
+            at_ms=now_ms() - 3000,
+            function=Function.CATEGORY,
+            severity=Severity.ONE,
+            action=Action.LOGGED,
+            destination="play.games.test",
+            category="games",
+        ).encode(),
+    )
+    first.say("evt", feed_event(seq=4, at_ms=now_ms() - 2000).encode())
+    wait_for(lambda: len(rig.cloud.alerts()) == 3, "the seeds")
+    wait_for(lambda: rig.cloud.box(OTHER_BOX).get("engine") and rig.cloud.box(BOX).get("engine"), "the heartbeats")
+    return first, second
+
+
+@pytest.fixture
+def browser(rig: Rig, boxes: tuple[FakeBox, FakeBox], tmp_path: Path) -> Iterator[Browser]:
+    made = Browser(tmp_path / "profile", rig.cloud.url)
+    yield made
+    complaints = made.complaints()
+    made.close()
+    assert complaints == []
+
+
+def test_a_person_sees_boxes_and_alerts_in_japanese(browser: Browser) -> None:
+    browser.open()
+    assert browser.one("html").get_attribute("lang") == "ja"
+    assert "すべて守られています" in browser.text("#status-title")
+    card = browser.text(f"#box-{BOX}")
+    for words in ("本社", "保護中", "オンライン", "1分以内", "2026.11.1", "A面で起動", "第12版", "検査中", "412 MB"):
+        assert words in card
+    lines = browser.text(".alerts")
+    for words in ("★★", "ウイルス", "危険サイト", "業務外サイト", "192.168.10.12", "02:00:5e:10:00:02"):
+        assert words in lines
+    for words in ("files.example", "phishing.test", "ゲーム", "遮断", "記録", "外から内へ", "内から外へ"):
+        assert words in lines
+    assert "第12版に更新しました" in browser.text(".happenings")
+    assert "保証するものではありません" in browser.text("footer")
+
+
+def test_an_alert_opens_with_what_it_means_and_what_to_do(browser: Browser) -> None:
+    browser.open("/?function=virus")
+    assert "どうすればいい" not in browser.text(".alerts")
+    summary = browser.one(".alert summary")
+    summary.send_keys(Keys.ENTER)  # by keyboard alone
+    body = browser.text(".alert-body")
+    for words in ("files.example から 192.168.10.12 に届いたファイルに、ウイルスが見つかりました", "遮断しました"):
+        assert words in body
+    for words in ("どういう意味？", "どうすればいい？", "EICAR"):
+        assert words in body
+
+
+def test_the_language_switches_and_stays(browser: Browser) -> None:
+    browser.open()
+    browser.one(".languages a[lang=en]").click()
+    assert browser.one("html").get_attribute("lang") == "en"
+    assert "All protected" in browser.text("#status-title")
+    browser.open()
+    assert "Blocked" in browser.text(".alerts")
+    browser.one(".languages a[lang=ja]").click()
+    assert "遮断" in browser.text(".alerts")
+
+
+def test_filters_work_as_a_form(browser: Browser) -> None:
+    browser.open()
+    Select(browser.one("select[name=function]")).select_by_visible_text("ウイルス")
+    browser.one(".filters button").click()
+    wait_for(lambda: "function=virus" in browser.driver.current_url, "the answer")
+    assert [item.text for item in browser.all(".cell-peer > bdi")] == ["files.example"]
+    browser.one(".filters .button-plain").click()
+    wait_for(lambda: len(browser.all(".alert")) == 3, "all alerts again")
+    browser.one("input[name=terminal]").send_keys("02:00:5e:10:00:02", Keys.ENTER)
+    wait_for(lambda: "terminal=" in browser.driver.current_url, "the answer")
+    assert [item.text for item in browser.all(".cell-terminal > bdi")] == ["192.168.10.12"]
+
+
+def test_everything_works_without_scripts(browser: Browser) -> None:
+    browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    browser.open("/?function=category")
+    assert "play.games.test" in browser.text(".alerts")
+    assert "自動更新中" not in browser.text()  # it does not claim what it cannot do
+    browser.one(".alert summary").click()
+    assert "どうすればいい？" in browser.text(".alert-body")
+    browser.one(".filters .button-plain").click()
+    assert "phishing.test" in browser.text(".alerts")
+
+
+def test_a_new_alert_appears_without_reload_and_disturbs_nothing(
+    browser: Browser, boxes: tuple[FakeBox, FakeBox]
+) -> None:
+    browser.open()
+    browser.mark()
+    present = browser.all(".alert summary")[0]
+    present.click()
+    opened = browser.one(".alert details[open]").find_element(By.XPATH, "..").get_attribute("id")
+    browser.one("input[name=terminal]").send_keys("192.168.")
+    boxes[0].say(
+        "evt",
+        alert(seq=50, at_ms=now_ms(), severity=Severity.THREE, destination="c2.test", function=Function.IPS).encode(),
+    )
+    wait_for(lambda: "c2.test" in browser.text(".alerts"), "the new alert", within_s=15)
+    assert browser.is_marked()
+    assert browser.all(".alert")[0].find_element(By.CSS_SELECTOR, ".cell-peer > bdi").text == "c2.test"
+    assert browser.one(f"#{opened} details").get_attribute("open")
+    assert browser.one("input[name=terminal]").get_attribute("value") == "192.168."
+    assert browser.script("return document.activeElement.name") == "terminal"
+    assert "1件届きました" in browser.script("return document.getElementById('news').textContent")
+    assert "★★★のお知らせが、この24時間に1件あります" in browser.text()
+
+
+def test_a_box_that_loses_its_connection_turns_red_without_reload(
+    browser: Browser, boxes: tuple[FakeBox, FakeBox]
+) -> None:
+    browser.open()
+    browser.mark()
+    assert "オンライン" in browser.text(f"#box-{OTHER_BOX}")
+    boxes[1].vanish()
+    wait_for(lambda: "連絡がとれません" in browser.text(f"#box-{OTHER_BOX}"), "the card", within_s=15)
+    assert "1台に確認が必要です" in browser.text("#status-title")
+    assert browser.is_marked()
+    assert browser.all(".box")[0].get_attribute("id") == f"box-{OTHER_BOX}"  # and comes first
+
+
+def test_a_refused_feed_is_explained(browser: Browser, boxes: tuple[FakeBox, FakeBox]) -> None:
+    boxes[0].say("state", state(feed_state=FeedState.REFUSED, feed_reason="snapshot: signature does not fit").encode())
+    browser.open()
+    wait_for(lambda: "新しい検知データを受け取りませんでした" in browser.text(f"#box-{BOX}"), "the card", within_s=15)
+    assert "署名か中身が正しくありませんでした" in browser.text(f"#box-{BOX}")
+    boxes[0].say("state", state().encode())
+
+
+def test_hostile_names_do_nothing_in_a_real_browser(browser: Browser, boxes: tuple[FakeBox, FakeBox]) -> None:
+    evil = "<img src=x onerror='window.broken=1'><script>window.broken=1</script>\u202egpj.exe"
+    boxes[0].say("evt", alert(seq=60, at_ms=now_ms(), destination=evil, rule=evil, category=evil[:40]).encode())
+    browser.open()
+    wait_for(lambda: "gpj.exe" in browser.text(".alerts"), "the hostile alert", within_s=15)
+    time.sleep(0.2)
+    assert browser.script("return window.broken") is None
+    assert browser.script("return document.querySelectorAll('main img, main script').length") == 0
+    assert "<script>window.broken=1</script>" in browser.text(".alerts")
+
+
+@pytest.mark.parametrize(
+    ("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark"), (320, "light")]
+)
+def test_nothing_overflows_and_everything_is_legible(browser: Browser, width: int, scheme: str) -> None:
+    browser.driver.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    )
+    browser.driver.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 600},
+    )
+    for language in ("ja", "en"):
+        browser.open(f"/?lang={language}")
+        browser.script("document.querySelectorAll('details').forEach((item) => { item.open = true; })")
+        assert browser.script("return document.documentElement.scrollWidth") <= width
+        assert browser.script(CONTRASTS) == []
+
+
+# WCAG 2 contrast of every visible text against what lies behind it: at least 4.5 to 1.
+CONTRASTS = """
+const part = (value) => { const c = value / 255; return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4; };
+const read = (text) => (text.match(/[\\d.]+/g) || []).map(Number);
+const light = ([r, g, b]) => 0.2126 * part(r) + 0.7152 * part(g) + 0.0722 * part(b);
+const behind = (element) => {
+  for (let at = element; at; at = at.parentElement) {
+    const colour = read(getComputedStyle(at).backgroundColor);
+    if (colour.length === 3 || colour[3] === 1) return colour;
+  }
+  return [255, 255, 255];
+};
+const poor = new Set();
+const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+while (walker.nextNode()) {
+  const element = walker.currentNode.parentElement;
+  const hidden = !element.checkVisibility() || element.closest(".hidden, .skip, script");
+  if (hidden || !walker.currentNode.data.trim()) continue;
+  const [high, low] = [light(read(getComputedStyle(element).color)), light(behind(element))].sort((a, b) => b - a);
+  const ratio = (high + 0.05) / (low + 0.05);
+  if (ratio < 4.5) poor.add(`${element.tagName}.${element.className}: ${ratio.toFixed(2)}`);
+}
+return [...poor];
+"""
+
+
+def test_the_page_says_when_it_cannot_be_refreshed_and_recovers(browser: Browser, rig: Rig) -> None:
+    """Last of all: it stops the cloud."""
+    browser.open()
+    browser.mark()
+    assert "自動更新中" in browser.text("#pulse")
+    rig.cloud.stop()
+    wait_for(lambda: "更新が止まっています" in browser.text("#pulse"), "the warning", within_s=60)
+    rig.cloud.start()
+    wait_for(lambda: "自動更新中" in browser.text("#pulse"), "the recovery", within_s=60)
+    assert browser.is_marked()
+    browser.complaints()  # failed requests are what this test is about
