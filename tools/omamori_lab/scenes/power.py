@@ -12,7 +12,7 @@ from omamori_lab.results import Checklist
 from omamori_lab.web_content import BIG_FILE
 
 from .failures import ask_dangerous
-from .scene import Title, check_once
+from .scene import Title, check_once, count_alerts
 
 _CERTIFICATE = "sha256sum /var/lib/omamori/identity/device.crt"
 _ALERT_TIMEOUT_S = 60.0
@@ -37,6 +37,7 @@ class PowerCutScene:
                 lambda: lab.client(PC1.name).get(url, timeout_s=8, options=["-4", "--limit-rate", "2M"])
             )
             check_once(lab, checks, names, timeout_s=_ALERT_TIMEOUT_S)
+            cut_short = ask_dangerous(lab, checks, "cut", token)
             lab.box.cut_power()
             download.result()
         lab.box.power_on()
@@ -48,6 +49,8 @@ class PowerCutScene:
         checks.equal("boxes in the portal", [lab.serial], [box["device"] for box in lab.portal.boxes()])
         names += ask_dangerous(lab, checks, "after", token)
         check_once(lab, checks, names, timeout_s=_ALERT_TIMEOUT_S)
+        twice = {name: count for name, count in count_alerts(lab, cut_short).items() if count > 1}
+        checks.equal("alerts of the last moment, told twice", {}, twice)
         alerts = [identity(alert) for alert in lab.portal.alerts()]
         checks.equal("events in the portal twice", 0, len(alerts) - len(set(alerts)))
         page = lab.client(PC3.name).get(f"http://{WEB.ipv4}/")

@@ -86,6 +86,12 @@ def check_alerts(
         checks.add("alert", expected=item, seen=seen, ok=item not in missing)
 
 
+def count_alerts(lab: Lab, destinations: Sequence[str]) -> dict[str, int]:
+    """Return how many occurrences the portal's alerts tell about each destination."""
+    alerts = lab.portal.alerts()
+    return {name: sum(int(alert["count"]) for alert in alerts if name in alert["destination"]) for name in destinations}
+
+
 def check_once(lab: Lab, checks: Checklist, destinations: Sequence[str], *, timeout_s: float) -> None:
     """Note that each destination stands in exactly one alert, which counts one occurrence.
 
@@ -95,15 +101,8 @@ def check_once(lab: Lab, checks: Checklist, destinations: Sequence[str], *, time
         destinations: Names that were asked for once each.
         timeout_s: How long to wait for the last of them.
     """
-
-    def counts() -> dict[str, int]:
-        alerts = lab.portal.alerts()
-        return {
-            name: sum(int(alert["count"]) for alert in alerts if name in alert["destination"]) for name in destinations
-        }
-
     deadline = time.monotonic() + timeout_s
-    while 0 in (seen := counts()).values() and time.monotonic() < deadline:
+    while 0 in (seen := count_alerts(lab, destinations)).values() and time.monotonic() < deadline:
         time.sleep(0.5)
     for name in destinations:
         checks.equal(f"alerts about {name}", 1, seen[name])

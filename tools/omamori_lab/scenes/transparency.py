@@ -10,6 +10,7 @@ from omamori_lab.addresses import MAIL, PC1, WEB
 from omamori_lab.capture import Capture
 from omamori_lab.frames import Header
 from omamori_lab.lab import Lab
+from omamori_lab.portal import brief, identity
 from omamori_lab.results import Checklist
 from omamori_lab.topology import TERMINAL_PORT, WAN_TAP
 from omamori_lab.waiting import wait_for
@@ -40,12 +41,15 @@ class TransparentScene:
 
     def play(self, lab: Lab, checks: Checklist) -> None:
         """Resolve, download, ping, mail, and compare captures from both sides of the box."""
+        known = lab.known_alerts()
         inside, outside = lab.surroundings.topology.terminals[PC1.name], lab.surroundings.internet
         with Capture(inside, TERMINAL_PORT) as office, Capture(outside, WAN_TAP) as internet:
             self._names(lab, checks)
             self._downloads(lab, checks)
             self._pings(lab, checks)
             self._mail(lab, checks)
+        false_alarms = [brief(alert) for alert in lab.portal.alerts() if identity(alert) not in known]
+        checks.equal("alerts about ordinary traffic", [], false_alarms)
         seen_inside, seen_outside = of_terminal(office.headers), of_terminal(internet.headers)
         changed = seen_inside ^ seen_outside
         checks.add(
