@@ -22,17 +22,18 @@ _TIMEOUT_S = 120.0
 _HINT = "run tools/setup.sh"
 
 
-def build_gate(out: Path) -> None:
+def build_gate(out: Path, *, source: Path | None = None) -> None:
     """Write the gate's object file and its loader into a directory.
 
     Args:
         out: An existing directory; it receives `gate.bpf.o` and the program `omamori-wire`.
+        source: Directory of the sources, if not this repository's.
 
     Raises:
         SetupError: A compiler or a library is not installed.
         ToolError: The sources do not compile.
     """
-    source = source_tree().gate
+    source = source or source_tree().gate
     with tempfile.TemporaryDirectory(prefix="omamori-gate.") as work:
         unstripped = Path(work) / OBJECT
         _compile_object(source, unstripped)

@@ -21,7 +21,17 @@ import pytest
 
 from omamori_agent.gate import Gate
 from omamori_agent.gate.layout import Counter
-from omamori_firmware.dataplane.engine import NativeEngine
+from omamori_firmware import enter
+from omamori_firmware.dataplane.engine import (
+    BOX_CACHE,
+    BOX_CONFIGURATION,
+    BOX_FEED,
+    BOX_RUN,
+    NativeEngine,
+    adapt_configuration,
+)
+from omamori_firmware.errors import ToolError
+from omamori_firmware.recipe import source_tree
 from omamori_firmware.run import run
 from omamori_lab.native_wire import INTERNET_IPV4, INTERNET_IPV6, OFFICE_IPV4, NativeLane
 from omamori_lab.waiting import wait_for
@@ -528,6 +538,43 @@ def test_bypassed_bulk_does_not_notice_that_the_engine_dies(
     assert received == len(data)
     assert digest.digest() == hashlib.sha256(data).digest()
     engine.start()
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("all.rules", "drop http any any -> any any (nonsense; sid:1;)\n"),
+        ("all.rules", "drop http any any -> any any (http.host; dataset:isset,undeclared; sid:1;)\n"),
+        ("dangerous.lst", "not base64!\n"),
+        ("dangerous.lst", None),
+        ("malware.sha256", None),
+        ("datasets.yaml", None),
+    ],
+    ids=["unknown keyword", "undeclared list", "broken list", "absent list", "absent hashes", "absent declarations"],
+)
+def test_feed_that_does_not_load_is_refused_by_the_engine_s_own_test(
+    programs: tuple[Path, Path], tmp_path: Path, file: str, content: str | None
+) -> None:
+    feed = write_feed(tmp_path / "feed")
+    engine_test(programs[1], tmp_path, feed)
+    if content is None:
+        (feed / "engine" / file).unlink()
+    else:
+        (feed / "engine" / file).write_text(content)
+    with pytest.raises(ToolError) as caught:
+        engine_test(programs[1], tmp_path, feed)
+    assert caught.value.exit_code == 1
+
+
+def engine_test(tree: Path, directory: Path, feed: Path) -> None:
+    """Test a feed in any directory with the box's configuration, the way the agent does."""
+    files = source_tree().engine
+    places = {BOX_CONFIGURATION: files, BOX_FEED: feed, BOX_RUN: directory, BOX_CACHE: directory}
+    (directory / "eve").mkdir(exist_ok=True)
+    (directory / "engine").mkdir(exist_ok=True)
+    configuration = directory / "test.yaml"
+    configuration.write_text(adapt_configuration((files / "suricata.yaml").read_text(), places))
+    run(enter.command(tree, "tools", [directory, files], ["suricata", "-T", "-c", configuration]), timeout_s=60)
 
 
 def test_ipv6_is_inspected_like_ipv4(protected: NativeLane, engine: NativeEngine) -> None:

@@ -157,6 +157,7 @@ UNREADABLE = {
     "ARP": ethernet(0x0806, bytes(28)),
     "three VLAN tags": ethernet(0x8100, vlan(1, 0x8100, vlan(2, 0x8100, vlan(3, 0x0800, ipv4(6, tcp()))))),
     "PPPoE discovery": ethernet(0x8863, pppoe(0, b"", code=9)),
+    "PPPoE session frame with a code": ethernet(0x8864, pppoe(0x0021, ipv4(6, tcp()), code=9)),
     "PPP link control": ethernet(0x8864, pppoe(0xC021, bytes(8))),
     "PPPoE session of a wrong version": ethernet(0x8864, b"\x21" + pppoe(0x0021, ipv4(6, tcp()))[1:]),
     "IPv4 with a short header length": ethernet(0x0800, b"\x44" + ipv4(6, tcp())[1:]),
