@@ -69,10 +69,12 @@ class FeedProblem(StrEnum):
 
 # The box gives its reason in technical words; the first line that knows one of them decides.
 _PROBLEM_WORDS: tuple[tuple[FeedProblem, tuple[str, ...]], ...] = (
+    (FeedProblem.ALTERED, ("tampered",)),
+    (FeedProblem.OVERSIZE, ("oversize",)),
     (FeedProblem.EXPIRED, ("expired", "expiry")),
     (FeedProblem.OLDER, ("rollback", "older", "lower", "went back", "not newer", "bad version")),
     (FeedProblem.ENGINE, ("engine", "suricata", "rules do not load", "canary", "settle", "health")),
-    (FeedProblem.OVERSIZE, ("oversize", "too large", "too big", "allowed", "exceeds")),
+    (FeedProblem.OVERSIZE, ("too large", "too big", "allowed", "exceeds")),
     (FeedProblem.UNREACHABLE, ("unreachable", "timed out", "time-out", "timeout", "connection", "download", "dns")),
     (
         FeedProblem.ALTERED,

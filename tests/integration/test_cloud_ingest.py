@@ -10,10 +10,10 @@ from pathlib import Path
 
 import cbor2
 import pytest
-from tests.unit.cloud.makers import alert, feed_event, heartbeat, state
 
 from omamori_protocol.messages import Event
 from omamori_protocol.vocabulary import FeedState, Presence
+from unit.cloud.makers import alert, feed_event, heartbeat, state
 
 from .cloud_rig import Rig, running_rig, wait_for
 

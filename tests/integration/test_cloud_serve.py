@@ -16,13 +16,14 @@ from omamori_cloud.config import load_config
 from omamori_cloud.daemon import Daemon
 from omamori_cloud.errors import WorkerError
 from omamori_cloud.ingest import Ingest
+from sim.mosquitto import free_port
 
-from .cloud_rig import Authority, Cloud, free_port, running_rig, wait_for
+from .cloud_rig import Cloud, Pki, running_rig, wait_for
 
 
 def run(cloud: Cloud, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "omamori_cloud", *arguments, "--config", str(cloud.config)],
+        [sys.executable, "-P", "-m", "omamori_cloud", *arguments, "--config", str(cloud.config)],
         capture_output=True,
         text=True,
         timeout=30,
@@ -46,7 +47,7 @@ def test_no_key_and_no_url_password_is_logged(tmp_path: Path) -> None:
 
 
 def test_it_serves_the_page_while_the_broker_is_away(tmp_path: Path) -> None:
-    cloud = Cloud(tmp_path / "cloud", free_port(), Authority(tmp_path / "pki"))
+    cloud = Cloud(tmp_path / "cloud", free_port(), Pki(tmp_path / "pki"))
     try:
         cloud.start(connected=False)
         assert "機器からの知らせを受け取れていません" in httpx.get(cloud.url).text
@@ -56,7 +57,7 @@ def test_it_serves_the_page_while_the_broker_is_away(tmp_path: Path) -> None:
 
 def test_a_foreign_certificate_is_not_accepted_as_the_broker(tmp_path: Path) -> None:
     with running_rig(tmp_path) as rig:
-        stranger = Cloud(tmp_path / "stranger", rig.broker.port, Authority(tmp_path / "other"))
+        stranger = Cloud(tmp_path / "stranger", rig.broker.port, Pki(tmp_path / "other"))
         try:
             stranger.start(connected=False)
             trouble = wait_for(lambda: "certificate" in (text := stranger.health()["trouble"]).lower() and text, "why")
@@ -66,7 +67,7 @@ def test_a_foreign_certificate_is_not_accepted_as_the_broker(tmp_path: Path) -> 
 
 
 def test_an_address_that_others_can_reach_is_refused(tmp_path: Path) -> None:
-    cloud = Cloud(tmp_path / "cloud", free_port(), Authority(tmp_path / "pki"))
+    cloud = Cloud(tmp_path / "cloud", free_port(), Pki(tmp_path / "pki"))
     answer = run(cloud, "serve", "--listen", "0.0.0.0:0")
     assert answer.returncode == 1
     assert "the page has no login" in answer.stderr
@@ -75,7 +76,7 @@ def test_an_address_that_others_can_reach_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_port_in_use_is_said(tmp_path: Path) -> None:
-    cloud = Cloud(tmp_path / "cloud", free_port(), Authority(tmp_path / "pki"))
+    cloud = Cloud(tmp_path / "cloud", free_port(), Pki(tmp_path / "pki"))
     with socket.create_server(("127.0.0.1", 0)) as other:
         answer = run(cloud, "serve", "--listen", f"127.0.0.1:{other.getsockname()[1]}")
     assert answer.returncode == 1
@@ -84,14 +85,14 @@ def test_a_port_in_use_is_said(tmp_path: Path) -> None:
 
 
 def test_an_unknown_key_is_said(tmp_path: Path) -> None:
-    cloud = Cloud(tmp_path / "cloud", free_port(), Authority(tmp_path / "pki"), extra="colour = 1")
+    cloud = Cloud(tmp_path / "cloud", free_port(), Pki(tmp_path / "pki"), extra="colour = 1")
     answer = run(cloud, "serve")
     assert (answer.returncode, answer.stderr) == (1, "error: colour: unknown key\n")
     cloud.close()
 
 
 def test_a_worker_that_dies_takes_the_daemon_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cloud = Cloud(tmp_path / "cloud", free_port(), Authority(tmp_path / "pki"))
+    cloud = Cloud(tmp_path / "cloud", free_port(), Pki(tmp_path / "pki"))
 
     def die(_self: Ingest) -> None:
         raise RuntimeError("struck by lightning")

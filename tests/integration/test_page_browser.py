@@ -14,9 +14,9 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
-from tests.unit.cloud.makers import alert, feed_event, heartbeat, state
 
 from omamori_protocol.vocabulary import Action, Direction, FeedState, Function, Presence, Severity
+from unit.cloud.makers import alert, feed_event, heartbeat, state
 
 from .cloud_rig import FakeBox, Rig, running_rig, wait_for
 

@@ -151,6 +151,8 @@ def view_happening(event: EventFacts, *, names: Mapping[str, str], now_ms: int, 
             FeedState.STALE: words.other.feed_stale,
         }
         title = titles.get(event.feed_state, words.box.feed) if event.feed_state is not None else words.box.feed
+        if event.feed_state is FeedState.ACTIVE and text:  # nothing new was taken: it says that all is well again
+            title = words.other.feed_fine
         reason = words.feed_problems[feed_problem(text)] if text and tone == "notice" else ""
     else:
         tone = "notice" if event.severity > 1 else ""

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import LABEL_STYLE_TABLENAME_PLUS_COL, Engine, and_, case, func, or_, select
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from omamori_cloud.errors import QueryError, StoreUnavailableError
 from omamori_cloud.facts import AlertTotals, BoxFacts, EventFacts, RefusalFacts
@@ -125,6 +126,8 @@ class Reader:
                 return connection.execute(statement).mappings().all()
         except DBAPIError as err:
             raise StoreUnavailableError(f"database: {str(err.orig)[:200]}") from err
+        except PoolTimeoutError as err:
+            raise StoreUnavailableError("database: too many questions at once") from err
 
     def boxes(self) -> tuple[BoxFacts, ...]:
         """Return the boxes by device id, at most `MAX_BOXES`."""

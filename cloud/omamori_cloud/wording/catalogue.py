@@ -145,6 +145,7 @@ class FilterWords:
     at_least: str  # {stars}
     only: str  # {stars}
     terminal: str
+    terminal_example: str
     apply: str
     clear: str
     wrong: str
@@ -166,6 +167,7 @@ class OtherWords:
     happenings_none: str
     happening_unnamed: str
     feed_active: str  # {serial}
+    feed_fine: str
     feed_refused: str
     feed_rolled_back: str
     feed_stale: str

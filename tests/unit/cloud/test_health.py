@@ -77,6 +77,10 @@ def test_a_certificate_with_two_weeks_left_is_fine() -> None:
         ("pack of 300 MB, allowed 256 MB", FeedProblem.OVERSIZE),
         ("suricata -T refused the rules", FeedProblem.ENGINE),
         ("download timed out", FeedProblem.UNREACHABLE),
+        ("tampered metadata: snapshot.json was signed by 0/1 keys and expired", FeedProblem.ALTERED),
+        ("oversize pack: Downloaded 70000 bytes exceeding the maximum", FeedProblem.OVERSIZE),
+        ("serial 14: engine test failed: error parsing signature", FeedProblem.ENGINE),
+        ("rollback: New timestamp version 3 must be >= 4", FeedProblem.OLDER),
         ("something new", FeedProblem.OTHER),
     ],
 )

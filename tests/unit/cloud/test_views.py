@@ -216,6 +216,11 @@ def test_happenings_in_plain_words() -> None:
     assert refused.technical == "older than 13"
     boot = tell(kind=EventKind.SYSTEM, severity=Severity.ONE, text="boot 7")
     assert (boot.title, boot.technical) == ("機器が起動しました", "")
+    again = tell(kind=EventKind.FEED, feed_state=FeedState.ACTIVE, feed_serial=13, text="in order again")
+    assert again.title == "検知データの更新が正常に戻りました"
+    engine = tell(kind=EventKind.SYSTEM, text="engine down: traffic passes without inspection")
+    assert engine.title == "検査が止まりました（通信は流れています）"
+    assert tell(kind=EventKind.SYSTEM, text="agent started: firmware 1 dev, slot A").title == "機器が動き始めました"
     lost = tell(kind=EventKind.SYSTEM, text="spool was full; events lost")
     assert (lost.tone, lost.technical) == ("notice", "spool was full; events lost")
     assert tell(kind=EventKind.SYSTEM, text="unheard of").title == "unheard of"
