@@ -51,7 +51,7 @@ def power_cut_before(step: int | None) -> Iterator[_Counter]:
         stack.enter_context(mock.patch("os.write", half_write))
         for target in ("os.fsync", "os.fchmod"):
             stack.enter_context(mock.patch(target, guarded(_resolve(target))))
-        for method in ("replace", "unlink", "symlink_to"):
+        for method in ("replace", "unlink", "symlink_to", "rename", "mkdir"):
             original = getattr(Path, method)
             stack.enter_context(mock.patch.object(Path, method, guarded(original)))
         yield counter

@@ -38,6 +38,7 @@ RULES_NAME = "all.rules"
 DATASETS_NAME = "datasets.yaml"
 ENGINE_DIRECTORY = "engine"
 _NEW = ".new"
+_OLD = ".old"
 _NUMBER = re.compile(r"[1-9][0-9]{0,9}")
 _MIB = 1024 * 1024
 _ENTRY_BYTES = 512  # generous: the engine needs 110 to 200 bytes for an entry
@@ -123,6 +124,7 @@ class FeedStore:
             self._store.mkdir(mode=0o755, exist_ok=True)
             self.download_path.parent.mkdir(mode=0o700, exist_ok=True)
             self._remove(self._store / _NEW)
+            self._remove(self._store / _OLD)
             for leftover in self.download_path.parent.iterdir():
                 if leftover.is_dir():
                     self._remove(leftover)
@@ -250,10 +252,10 @@ class FeedStore:
     def _remove(self, directory: Path) -> None:
         """Remove a directory tree; what cannot be removed is told and left."""
         try:
-            if directory.parent == self._store and directory.name != _NEW and directory.is_dir():
+            if _NUMBER.fullmatch(directory.name) and directory.is_dir():
                 # Renamed first: half a removed pack must not look like a whole one.
-                self._remove(self._store / _NEW)
-                directory = directory.rename(self._store / _NEW)
+                self._remove(self._store / _OLD)
+                directory = directory.rename(self._store / _OLD)
             shutil.rmtree(directory)
         except FileNotFoundError:
             pass
