@@ -1,0 +1,58 @@
+"""The unit comes back always, gives the process no privilege, and may write only what the agent writes."""
+
+import configparser
+from pathlib import Path
+
+import pytest
+
+from omamori_agent.config import AgentConfig, Paths
+
+UNIT = Path(__file__).parents[3] / "agent/units/omamori-agent.service"
+
+
+@pytest.fixture
+def service() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    section = ""
+    for line in UNIT.read_text().splitlines():
+        if line.startswith("["):
+            section = line.strip("[]")
+        elif "=" in line and not line.startswith("#"):
+            key, _, value = line.partition("=")
+            found.setdefault(f"{section}.{key}", []).append(value)
+    return found
+
+
+def test_it_is_a_unit_file() -> None:
+    parser = configparser.RawConfigParser(strict=False)
+    parser.read_string(UNIT.read_text())
+    assert parser.sections() == ["Unit", "Service", "Install"]
+
+
+def test_it_always_comes_back(service: dict[str, list[str]]) -> None:
+    assert service["Service.Restart"] == ["always"]
+    assert service["Unit.StartLimitIntervalSec"] == ["0"]
+    assert service["Service.Type"] == ["notify"]
+    assert int(service["Service.WatchdogSec"][0]) > 0
+
+
+def test_time_to_stop_is_more_than_the_agent_takes(service: dict[str, list[str]]) -> None:
+    stop_s = AgentConfig.__dataclass_fields__["stop_s"].default
+    assert isinstance(stop_s, float)
+    assert int(service["Service.TimeoutStopSec"][0]) > stop_s < 3
+
+
+def test_it_has_no_privilege(service: dict[str, list[str]]) -> None:
+    assert service["Service.User"] == ["omamori-agent"]
+    assert service["Service.CapabilityBoundingSet"] == [""]
+    assert service["Service.NoNewPrivileges"] == ["yes"]
+    assert service["Service.ProtectSystem"] == ["strict"]
+
+
+def test_it_may_write_where_the_agent_keeps_things(service: dict[str, list[str]]) -> None:
+    paths = Paths()
+    writable = [Path(word.lstrip("-")) for value in service["Service.ReadWritePaths"] for word in value.split()]
+    for needed in (paths.identity, paths.spool, paths.feed, paths.eve.parent):
+        assert any(needed.is_relative_to(place) for place in writable), needed
+    for forbidden in (paths.provision, paths.image, paths.slot.parent.parent):
+        assert not any(forbidden.is_relative_to(place) for place in writable), forbidden
