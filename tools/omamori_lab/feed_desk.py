@@ -104,16 +104,17 @@ class FeedDesk:
 
     @contextlib.contextmanager
     def serving(self, repository: Path) -> Iterator[None]:
-        """Serve another repository instead of the operator's for a while."""
-        self._serve(repository)
+        """Serve another repository instead of the present one for a while; may be nested."""
+        present = self.served.readlink()
+        self._serve(Path(repository.name))
         try:
             yield
         finally:
-            self._serve(self.repository)
+            self._serve(present)
 
-    def _serve(self, repository: Path) -> None:
+    def _serve(self, target: Path) -> None:
         link = self.served.with_name("served.new")
-        link.symlink_to(repository.name)
+        link.symlink_to(target)
         link.replace(self.served)
 
     def _ota(self, *words: str | Path, announce: bool) -> None:
