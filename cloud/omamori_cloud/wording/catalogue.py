@@ -112,23 +112,18 @@ class AlertWords:
     count: str
     times: Counted
     box: str
-    protocol: str
-    remote: str
-    mac: str
     mac_unknown: str
     terminal_unknown: str
     destination_unknown: str
     details: str
     meaning: str
     advice: str
-    received: str
     clock_wrong: str
     none: str
     none_help: str
     none_filtered: str
     older: str
     newest: str
-    shown: Counted
     new: Counted
     last_day: str
     tile_blocked: str
@@ -161,7 +156,6 @@ class OtherWords:
     language: str
     live: str
     live_stopped: str
-    reload_hint: str
     as_of: str  # {time}
     happenings: str
     happenings_none: str
