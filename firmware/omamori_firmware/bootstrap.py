@@ -91,7 +91,7 @@ def bootstrap(request: Request, target: Path, cache: Cache, note: Callable[[str]
             env=_environment(request.source_date_epoch, work),
             hint="is the mirror reachable? try: apt-get update",
         )
-        packages = _identify(_status(target), came)
+        packages = _identify(_status(target), came, has_kernel=request.kernel is not None)
         for path in came.glob("*.deb"):
             shutil.move(path, cache.debs / path.name)
     return packages
@@ -154,10 +154,11 @@ def _status(target: Path) -> str:
         return member.read().decode()
 
 
-def _identify(status: str, came: Path) -> tuple[Package, ...]:
+def _identify(status: str, came: Path, *, has_kernel: bool) -> tuple[Package, ...]:
+    # What came holds every offered package file, so without a lock it may hold another tree's kernel.
     kernels = [re.fullmatch(r"(linux-image-.*)_(.*)_(.*)\.deb", path.name) for path in came.glob("linux-image-*.deb")]
     found = lockfile.parse_status(status)
-    found += [(match[1], match[2].replace("%3a", ":"), match[3]) for match in kernels if match]
+    found += [(match[1], match[2].replace("%3a", ":"), match[3]) for match in kernels if match and has_kernel]
     packages = []
     for name, version, arch in sorted(found):
         path = came / Package(name, version, arch, "").file_name
