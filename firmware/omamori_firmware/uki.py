@@ -42,6 +42,8 @@ def command_line(board: Board, verity: VerityRoot, *, version: str, flavour: str
         "loglevel=4",
         "oops=panic",
         "panic=10",
+        # A processor that does not answer for 21 s does not forward either: start again instead of hanging.
+        "sysctl.kernel.panic_on_rcu_stall=1",
         # A second of start for tests of ciphers that this box does not trust blindly anyway: every byte is verified
         # by the firmware and by dm-verity, whose answer is compared with a signed value.
         "cryptomgr.notests",

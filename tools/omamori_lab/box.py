@@ -30,7 +30,10 @@ FORWARDING = r"omamori: forwarding uptime=(?P<uptime>[\d.]+)"
 RELEASE = r"omamori: release version=(?P<version>\S+) flavour=(?P<flavour>\S+) slot=(?P<slot>[AB]) board=(?P<board>\S+)"
 ENROLLED = r"omamori: enrolled device=(?P<device>\S+)"
 PROTECTING = r"omamori: protecting feed=(?P<feed>\d+) uptime=(?P<uptime>[\d.]+)"
-_EMULATOR_FAULT = re.compile(r"double fault|Kernel panic - not syncing|Oops:", re.IGNORECASE)
+# Seen without hardware virtualisation: a double fault, and a virtual processor whose timer never fires again.
+_EMULATOR_FAULT = re.compile(
+    r"double fault|Kernel panic - not syncing|Oops:|detected stalls on CPUs|timer handling issue", re.IGNORECASE
+)
 _BOOT_TIMEOUT_S = 180.0
 
 
