@@ -56,7 +56,9 @@ def parse_device_topic(topic: str) -> tuple[str, Leaf]:
 def check_channel(channel: str) -> str:
     """Return `channel` if it is a feed channel's name; raises `MalformedError` otherwise."""
     if not isinstance(channel, str) or not _CHANNEL.fullmatch(channel):
-        raise MalformedError(f"not a feed channel: {str(channel)[:40]!r}", hint="lower case letters, digits and hyphens")
+        raise MalformedError(
+            f"not a feed channel: {str(channel)[:40]!r}", hint="lower case letters, digits and hyphens"
+        )
     return channel
 
 
