@@ -42,6 +42,14 @@ class RulesetStats:
 
 
 @dataclasses.dataclass(frozen=True)
+class Pulse:
+    """What a living engine says of itself."""
+
+    uptime_s: int
+    rules: RulesetStats
+
+
+@dataclasses.dataclass(frozen=True)
 class DatasetChange:
     """How many entries a change of a dataset added and removed."""
 
@@ -186,6 +194,11 @@ class EngineControl:
         with self.session() as session:
             session.ask("uptime")
             return session.process_id
+
+    def pulse(self) -> Pulse:
+        """Return for how long the engine has been running and what it has loaded."""
+        with self.session() as session:
+            return Pulse(_integer(session.ask("uptime"), "uptime"), self._stats(session))
 
     def ruleset_stats(self) -> RulesetStats:
         """Return how many rules are loaded."""

@@ -137,10 +137,9 @@ class EngineWatch:
     def probe(self) -> Probe:
         """Ask the engine once."""
         try:
-            with self._control.session() as session:
-                uptime = session.ask("uptime")
-            if type(uptime) is int and self._control.ruleset_stats().loaded > 0:
-                return Probe(EngineState.INSPECTING, float(uptime))
+            pulse = self._control.pulse()
+            if pulse.rules.loaded > 0:
+                return Probe(EngineState.INSPECTING, float(pulse.uptime_s))
         except AgentError as err:
             logger.debug("engine: %s", err)
         return Probe(EngineState.STARTING if self._has_process() else EngineState.DOWN)

@@ -42,6 +42,7 @@ from .lists import changes, read_networks
 from .plan import ActivationPlan, make_plan
 from .record import Transition
 from .store import FeedStore, StoredFeed
+from .verify import find_difference
 
 logger = logging.getLogger(__name__)
 
@@ -91,13 +92,17 @@ class Activator:
         self._clock = clock
         self._limits = limits
         self._gate_serial: int | None = None
+        self._is_gate_missing = False
         self._wait_until_s: float | None = None
         self._must_restart = False
+        self._is_verified = False
 
     @property
     def is_unfinished(self) -> bool:
         """Whether something is left for `reconcile`."""
-        return self._store.record.transition is not None or self._gate_serial != self._store.current().serial
+        if self._store.record.transition is not None or self._gate_serial != self._store.current().serial:
+            return True
+        return not self._is_verified and self._is_inspecting()
 
     def activate(self, new: StoredFeed, stop: threading.Event) -> Progress:
         """Make a stored feed the current one.
@@ -140,6 +145,8 @@ class Activator:
             self._sync_gate(current)
         record = self._store.record
         if record.transition is None:
+            if self._is_inspecting():
+                self._verify(current, stop)
             return Progress.DONE
         origin, goal = self._store.get(record.transition.origin), self._store.get(record.transition.goal)
         if goal is not None and current.serial != goal.serial:
@@ -156,6 +163,16 @@ class Activator:
         if origin is None or self._must_restart:  # nobody knows what the engine is to be changed from
             plan = dataclasses.replace(plan, restarts=True, reloads=False, changed_lists=())
         return self._finish(plan, origin, current, stop)
+
+    def _verify(self, current: StoredFeed, stop: threading.Event) -> None:
+        """Once after the start, make sure that the engine holds `current`; if not, a restart lets it load that."""
+        if self._is_verified:
+            return
+        self._is_verified = True
+        difference = find_difference(self._control, current)
+        if difference is not None:
+            logger.warning("feed %d: %s; restarting the engine", current.serial, difference)
+            self._restart(stop)
 
     def _is_inspecting(self) -> bool:
         return self._status.get().engine is EngineState.INSPECTING
@@ -190,6 +207,7 @@ class Activator:
                 self._must_restart = True
                 return Progress.WAITING
         self._must_restart = False
+        self._is_verified = True
         record = self._store.record
         previous = old.serial if old is not None else record.previous
         if old is not None and not self._is_allowed(old):
@@ -228,7 +246,7 @@ class Activator:
         if restarts or plan.reloads:
             self._settle(new, stop)
         else:
-            self._check_rules(new)
+            self._check(new)
 
     def _change_lists(
         self, plan: ActivationPlan, old: StoredFeed | None, new: StoredFeed, stop: threading.Event
@@ -267,19 +285,17 @@ class Activator:
         """Watch the engine for a while; raise if it restarts or has not loaded what it should."""
         until = self._clock.monotonic() + self._limits.settle_s
         run_id = self._control.run_id()
-        self._check_rules(feed)
+        self._check(feed)
         while self._clock.monotonic() < until:
             _wait(stop, self._limits.settle_poll_s)
             if self._control.run_id() != run_id:
                 raise EngineUnavailableError("the engine restarted by itself")
-        self._check_rules(feed)
+        self._check(feed)
 
-    def _check_rules(self, feed: StoredFeed) -> None:
-        stats = self._control.ruleset_stats()
-        if stats.failed or stats.loaded < feed.rule_count:
-            failed = "; ".join(self._control.failed_rules(maximum=1))
-            text = f"the engine loaded {stats.loaded} of {feed.rule_count} rules, {stats.failed} failed {failed}"
-            raise PackRefusedError(text.rstrip())
+    def _check(self, feed: StoredFeed) -> None:
+        difference = find_difference(self._control, feed)
+        if difference is not None:
+            raise PackRefusedError(difference)
 
     def _sync_gate(self, feed: StoredFeed) -> None:
         """Bring the block list to the gate; whatever prevents it is told, and tried again by `reconcile`."""
@@ -296,11 +312,14 @@ class Activator:
                 {number: read_networks(feed.directory / item.path, name=item.name) for number, item in lists.items()}
             )
         except TransientError as err:
-            logger.warning("block list waits: %s", err)
+            if not self._is_gate_missing:
+                logger.warning("block list waits: %s", err)
+            self._is_gate_missing = True
             self._gate_serial = None
             return
         except RejectedError as err:
             raise PackRefusedError(f"block list: {err}") from err
+        self._is_gate_missing = False
         self._block_lists.set(lists)
         self._gate_serial = feed.serial
         logger.info("block list of feed %d: %d entries added, %d removed", feed.serial, added, removed)

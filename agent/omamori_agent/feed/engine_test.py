@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 MAX_CONFIG_BYTES = 256 * 1024
 COMMAND = ("nice", "-n", "15", "suricata")
 _ERROR_PREFIXES = ("E: ", "Error: ")
+_THREAD = "Suricata-Main"  # stands before the text when the output is no terminal
 
 
 class EngineTest:
@@ -83,5 +84,5 @@ def _first_error(output: str) -> str:
     for line in output.splitlines():
         for prefix in _ERROR_PREFIXES:
             if line.startswith(prefix):
-                return clean_text(line.removeprefix(prefix), 200)
+                return clean_text(line.removeprefix(prefix).removeprefix(_THREAD), 200)
     return ""

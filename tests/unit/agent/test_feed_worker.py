@@ -647,6 +647,34 @@ def test_block_list_is_brought_to_the_gate_at_every_start(protected: Box) -> Non
     assert protected.gate.blocked == {"203.0.113.99/32"}
 
 
+def test_engine_that_lacks_rules_when_the_agent_starts(protected: Box) -> None:
+    generation = protected.engine.generation
+    protected.engine.failed = ["alert x"]
+    protected.boot()
+    protected.poll()
+    assert protected.engine.generation == generation + 1
+    assert protected.shown == (1, FeedState.ACTIVE, "")
+
+
+def test_engine_that_lacks_a_list_when_the_agent_starts(protected: Box) -> None:
+    generation = protected.engine.generation
+    protected.engine.datasets.clear()
+    protected.boot()
+    protected.poll()
+    assert protected.engine.generation == generation + 1
+    assert protected.engine.has("dangerous", "malware.test")
+
+
+def test_engine_that_stays_wrong_is_restarted_once(protected: Box) -> None:
+    generation = protected.engine.generation
+    (protected.paths.feed_current / "engine/all.rules").write_text("alert broken (sid:1;)\n")
+    protected.engine.restart()
+    protected.boot()
+    for _ in range(3):
+        protected.poll()
+    assert protected.engine.generation == generation + 2
+
+
 # Kills.
 
 
