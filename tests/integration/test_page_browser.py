@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -68,8 +70,15 @@ class Browser:
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
 
     def text(self, selector: str = "body") -> str:
-        """Return what a person can read there."""
-        return str(self.one(selector).text)
+        """Return what a person can read there; looks again if the page exchanged that part meanwhile."""
+        for _ in range(5):
+            with contextlib.suppress(StaleElementReferenceException):
+                return str(self.one(selector).text)
+        raise AssertionError(f"{selector} is exchanged all the time")
+
+    def texts(self, selector: str) -> list[str]:
+        """Return the texts of all that match, of one moment."""
+        return list(self.script(f"return [...document.querySelectorAll({selector!r})].map((item) => item.innerText)"))
 
     def script(self, code: str) -> Any:
         return self.driver.execute_script(code)
@@ -188,12 +197,12 @@ def test_filters_work_as_a_form(browser: Browser) -> None:
     Select(browser.one("select[name=function]")).select_by_visible_text("ウイルス")
     browser.one(".filters button").click()
     wait_for(lambda: "function=virus" in browser.driver.current_url, "the answer")
-    assert [item.text for item in browser.all(".cell-peer > bdi")] == ["files.example"]
+    assert browser.texts(".cell-peer > bdi") == ["files.example"]
     browser.one(".filters .button-plain").click()
     wait_for(lambda: len(browser.all(".alert")) == 3, "all alerts again")
     browser.one("input[name=terminal]").send_keys("02:00:5e:10:00:02", Keys.ENTER)
     wait_for(lambda: "terminal=" in browser.driver.current_url, "the answer")
-    assert [item.text for item in browser.all(".cell-terminal > bdi")] == ["192.168.10.12"]
+    assert browser.texts(".cell-terminal > bdi") == ["192.168.10.12"]
 
 
 def test_everything_works_without_scripts(browser: Browser) -> None:
@@ -212,9 +221,8 @@ def test_a_new_alert_appears_without_reload_and_disturbs_nothing(
 ) -> None:
     browser.open()
     browser.mark()
-    present = browser.all(".alert summary")[0]
-    present.click()
-    opened = browser.one(".alert details[open]").find_element(By.XPATH, "..").get_attribute("id")
+    browser.one(".alert summary").click()
+    opened = browser.script("return document.querySelector('.alert details[open]').parentElement.id")
     browser.one("input[name=terminal]").send_keys("192.168.")
     boxes[0].say(
         "evt",
@@ -222,8 +230,8 @@ def test_a_new_alert_appears_without_reload_and_disturbs_nothing(
     )
     wait_for(lambda: "c2.test" in browser.text(".alerts"), "the new alert", within_s=15)
     assert browser.is_marked()
-    assert browser.all(".alert")[0].find_element(By.CSS_SELECTOR, ".cell-peer > bdi").text == "c2.test"
-    assert browser.one(f"#{opened} details").get_attribute("open")
+    assert browser.texts(".alert .cell-peer > bdi")[0] == "c2.test"
+    assert browser.script(f"return document.querySelector('#{opened} details').open")
     assert browser.one("input[name=terminal]").get_attribute("value") == "192.168."
     assert browser.script("return document.activeElement.name") == "terminal"
     assert "1件届きました" in browser.script("return document.getElementById('news').textContent")
@@ -240,7 +248,7 @@ def test_a_box_that_loses_its_connection_turns_red_without_reload(
     wait_for(lambda: "連絡がとれません" in browser.text(f"#box-{OTHER_BOX}"), "the card", within_s=15)
     assert "1台に確認が必要です" in browser.text("#status-title")
     assert browser.is_marked()
-    assert browser.all(".box")[0].get_attribute("id") == f"box-{OTHER_BOX}"  # and comes first
+    assert browser.script("return document.querySelector('.box').id") == f"box-{OTHER_BOX}"  # and comes first
 
 
 def test_a_refused_feed_is_explained(browser: Browser, boxes: tuple[FakeBox, FakeBox]) -> None:
