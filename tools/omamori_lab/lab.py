@@ -160,7 +160,7 @@ class Lab:
             journal=self._journal,
             workdir=out,
             memory_mib=self.settings.memory_mib,
-            on_line=self._progress.moment,
+            on_line=lambda text: self._progress.moment(f"box: {text}"),
         )
 
     @contextlib.contextmanager
