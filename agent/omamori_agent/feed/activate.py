@@ -114,10 +114,10 @@ class Activator:
             ActivationInterruptedError: The agent stops; `reconcile` goes on at the next start.
         """
         old = self._store.current()
+        is_unclear = self._store.record.transition is not None
         plan = make_plan(old.manifest, new.manifest)
-        if self._store.record.transition is not None:
-            # What the engine holds is not known: only a restart leads to a known state.
-            plan = dataclasses.replace(plan, needs_test=True, restarts=True, reloads=False, changed_lists=())
+        if is_unclear:
+            plan = dataclasses.replace(plan.with_restart(), needs_test=True)
         was_inspecting = self._is_inspecting()
         if plan.needs_test or not was_inspecting:
             self._test.check(new.directory, stop)
@@ -126,7 +126,7 @@ class Activator:
         else:
             self._block_lists.set(blocked_lists(new.manifest))
             self._gate_serial = new.serial
-        transition = Transition(old.serial, new.serial)
+        transition = Transition(old.serial, new.serial, is_unclear)
         self._store.remember(dataclasses.replace(self._store.record, transition=transition))
         self._store.switch(new)
         # An engine that was well has to be well again by then; one that was not says nothing about the feed.
@@ -160,8 +160,11 @@ class Activator:
         if not self._is_inspecting():
             return self._wait_on(origin, current, stop)
         plan = make_plan(origin.manifest if origin is not None else current.manifest, current.manifest)
-        if origin is None or self._must_restart:  # nobody knows what the engine is to be changed from
-            plan = dataclasses.replace(plan, restarts=True, reloads=False, changed_lists=())
+        if origin is None or record.transition.is_unclear or self._must_restart:
+            plan = plan.with_restart()
+        elif plan.restarts and find_difference(self._control, current) is None:
+            # It has the lists that only this feed names, so it has started with this feed.
+            plan = dataclasses.replace(plan, restarts=False)
         return self._finish(plan, origin, current, stop)
 
     def _verify(self, current: StoredFeed, stop: threading.Event) -> None:

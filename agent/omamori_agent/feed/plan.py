@@ -26,6 +26,10 @@ class ActivationPlan:
     changed_lists: tuple[str, ...]
     changes_blocks: bool
 
+    def with_restart(self) -> ActivationPlan:
+        """Return the plan for an engine of which nobody knows what it holds: only a restart makes that known."""
+        return dataclasses.replace(self, restarts=True, reloads=False, changed_lists=())
+
 
 def make_plan(old: FeedManifest, new: FeedManifest) -> ActivationPlan:
     """Compare two feeds by the digests in their manifests.

@@ -26,10 +26,14 @@ _MAX_SERIAL = 2**31 - 1
 
 @dataclasses.dataclass(frozen=True)
 class Transition:
-    """A change that has begun: the engine holds `origin`, `goal`, or something between."""
+    """A change that has begun: the engine holds `origin`, `goal`, or something between.
+
+    With `is_unclear` it may also hold something older: the change before had not ended when this one began.
+    """
 
     origin: int
     goal: int
+    is_unclear: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +85,12 @@ def _serial(value: Any) -> int:
     return value
 
 
+def _transition(body: Any) -> Transition:
+    if type(body["is_unclear"]) is not bool:
+        raise ValueError("not a transition")
+    return Transition(_serial(body["origin"]), _serial(body["goal"]), body["is_unclear"])
+
+
 def _parse(body: Any) -> Record:
     if not isinstance(body, dict) or body.get("format") != FORMAT:
         raise ValueError("unknown format")
@@ -88,9 +98,7 @@ def _parse(body: Any) -> Record:
     previous = body["previous"]
     return Record(
         previous=None if previous is None else _serial(previous),
-        transition=None
-        if transition is None
-        else Transition(_serial(transition["origin"]), _serial(transition["goal"])),
+        transition=None if transition is None else _transition(transition),
         quarantined=tuple(
             (_serial(serial), clean_text(str(reason), MAX_REASON_LENGTH))
             for serial, reason in body["quarantined"][-MAX_QUARANTINED:]

@@ -22,10 +22,11 @@ def find_difference(control: EngineControl, feed: StoredFeed) -> str | None:
         failed = "".join(control.failed_rules(maximum=1))
         return f"the engine loaded {stats.loaded} of {feed.rule_count} rules, {stats.failed} failed {failed}".rstrip()
     for item in feed.manifest.lists:
-        if item.kind is not ListKind.DOMAIN or item.count == 0:
+        if item.kind is not ListKind.DOMAIN:
             continue
         try:
-            found = control.has_entry(item.name, _first_line(feed.directory / item.path))
+            # Of an empty list, only that it is there can be asked.
+            found = control.has_entry(item.name, _first_line(feed.directory / item.path) or b"-") or item.count == 0
         except EngineRefusedError:
             found = False
         if not found:

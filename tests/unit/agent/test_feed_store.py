@@ -334,7 +334,7 @@ def test_data_partition_that_is_not_there(paths: Paths) -> None:
 
 def test_record_survives(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
-    record = Record(previous=3, transition=Transition(3, 4)).with_quarantined(5, "bad\nrules")
+    record = Record(previous=3, transition=Transition(3, 4, is_unclear=True)).with_quarantined(5, "bad\nrules")
     save_record(path, record)
     assert load_record(path) == record
     assert record.quarantine_reason(5) == "bad rules"
@@ -361,6 +361,7 @@ def test_record_forgets_the_oldest_quarantine() -> None:
         b'{"format":1,"previous":-1,"transition":null,"quarantined":[]}',
         b'{"format":1,"previous":true,"transition":null,"quarantined":[]}',
         b'{"format":1,"previous":null,"transition":{"origin":1},"quarantined":[]}',
+        b'{"format":1,"previous":null,"transition":{"origin":1,"goal":2,"is_unclear":1},"quarantined":[]}',
         b'{"format":1,"previous":null,"transition":null,"quarantined":[[1]]}',
         b'{"format":1,"previous":null,"transition":null,"quarantined":{}}',
         b"x" * 70_000,

@@ -675,6 +675,31 @@ def test_engine_that_stays_wrong_is_restarted_once(protected: Box) -> None:
     assert protected.engine.generation == generation + 2
 
 
+def test_engine_that_starts_with_a_new_list_is_not_restarted_for_it(protected: Box) -> None:
+    protected.engine.stop()
+    protected.publish(PackSource(serial=2, domains={"dangerous": ("malware.test",), "games": ()}))
+    protected.poll()
+    protected.engine.start()
+    generation = protected.engine.generation
+    protected.poll()
+    assert protected.shown == (2, FeedState.ACTIVE, "")
+    assert protected.engine.generation == generation
+
+
+def test_engine_that_began_to_start_two_feeds_ago_is_restarted(protected: Box) -> None:
+    protected.engine.stop()
+    for serial in (2, 3):
+        protected.publish(PackSource(serial=serial, domains={"dangerous": (f"n{serial}.test",)}))
+        protected.poll()
+    assert protected.store.record.transition == Transition(2, 3, is_unclear=True)
+    protected.boot()
+    protected.engine.start()
+    protected.engine.datasets = {"dangerous": {b"malware.test"}}
+    protected.poll()
+    assert protected.shown == (3, FeedState.ACTIVE, "")
+    assert protected.engine.datasets["dangerous"] == {b"n3.test"}
+
+
 # Kills.
 
 
@@ -772,7 +797,8 @@ def test_orderly_stop_during_a_restart_goes_on_at_the_next_start(protected: Box)
     protected.engine.on_start = stop.set
     domains = {"dangerous": ("malware.test",), "games": ("games.test",)}
     protected.publish(PackSource(serial=2, domains=domains))
-    protected.poll(stop)
+    protected.look()
+    protected.worker.poll(stop)
     assert protected.active == 2
     assert protected.store.record.transition == Transition(1, 2)
     protected.boot()
