@@ -21,7 +21,7 @@ from omamori_firmware.bootstrap import Request, bootstrap
 from omamori_firmware.cache import Cache
 from omamori_firmware.dataplane import build_gate
 from omamori_firmware.errors import LockDriftError, SetupError, ToolError
-from omamori_firmware.files import copy_sparse, sha256_file, sha256_tree, write_atomic
+from omamori_firmware.files import copy_sparse, sha256_file, sha256_tree
 from omamori_firmware.lockfile import Package
 from omamori_firmware.progress import Reporter, Stage
 from omamori_firmware.recipe import SourceTree
@@ -30,6 +30,7 @@ from omamori_firmware.rootimage import VerityRoot
 from omamori_firmware.run import run
 from omamori_firmware.tools import ToolsTree, obtain_tools
 from omamori_hw.board import load_board
+from omamori_protocol.durable import write_atomic
 
 STAGES = 10
 FLAVOURS = ("release", "dev")
@@ -158,7 +159,9 @@ class Builder:
                 made = Request(wanted, lock, kernel_package, _PACKAGE_EPOCH)
                 present = bootstrap(made, directory / "root.tar", self._cache, stage.note)
                 (directory / "packages.lock").write_text(lockfile.render_lock(present))
-                image = next(item for item in present if _is_kernel(item))
+                image = next((item for item in present if _is_kernel(item)), None)
+                if image is None:
+                    raise SetupError(f"the mirror's {kernel_package} names no kernel")
                 shutil.copyfile(self._cache.debs / image.file_name, directory / "kernel.deb")
 
             result = self._obtain(stage, "packages", inputs, build)

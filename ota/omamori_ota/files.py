@@ -15,42 +15,24 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from omamori_protocol.durable import sync_directory, write_atomic
+
 from .errors import SetupError, TransientError
+
+__all__ = [
+    "PRIVATE_DIRECTORY",
+    "PRIVATE_FILE",
+    "PUBLIC_FILE",
+    "exclusive",
+    "make_public_directory",
+    "new_directory",
+    "read_bounded",
+    "write_atomic",
+]
 
 PRIVATE_FILE = 0o600
 PUBLIC_FILE = 0o644
 PRIVATE_DIRECTORY = 0o700
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the names in `directory` durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_atomic(path: Path, data: bytes, *, mode: int = PUBLIC_FILE) -> None:
-    """Make `data` the content of `path`, or leave the previous content.
-
-    Args:
-        path: The file; its directory exists.
-        data: The whole content.
-        mode: Permission bits of the new file, independent of the umask.
-    """
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as out:
-            out.write(data)
-            os.fchmod(out.fileno(), mode)
-            out.flush()
-            os.fsync(out.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    sync_directory(path.parent)
 
 
 def make_public_directory(path: Path) -> None:

@@ -15,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 
+from omamori_protocol.durable import write_atomic
 from omamori_protocol.errors import ProtocolError
 from omamori_protocol.feed_manifest import FeedManifest
 from omamori_protocol.topics import check_channel
@@ -22,7 +23,6 @@ from omamori_protocol.topics import check_channel
 from .compiler import CompiledFeed, compile_feed, parse_created
 from .engine import Engine
 from .errors import EngineError, FeedError
-from .files import write_atomic
 from .pack_reader import check_content, read_pack
 from .pack_writer import write_pack
 

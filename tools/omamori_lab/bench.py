@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from omamori_protocol.durable import write_atomic
+
 from . import bench_wire, machine, products
 from .addresses import NEW_DOMAIN, PC1, PC2, ROUTER_IPV4, WEB
 from .benchmark import Benchmark, Figure, median, parse_benchmark, render
 from .errors import LabError
-from .journal import write_atomic
 from .lab import Lab
 from .progress import Progress
 from .run import run

@@ -19,11 +19,12 @@ from types import FrameType
 from rich.console import Console
 from rich.markup import escape
 
+from omamori_protocol.durable import write_atomic
+
 from . import bench, machine
 from .cleaning import clean
 from .display import Display
 from .errors import LabError, SetupError
-from .journal import write_atomic
 from .lab import Lab
 from .results import SceneResult, report
 from .scenes import SCENES, choose, play

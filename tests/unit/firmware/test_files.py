@@ -1,11 +1,8 @@
 """Files: hashes, atomic writes, sparse copies."""
 
-import os
 from pathlib import Path
 
-import pytest
-
-from omamori_firmware.files import copy_file, copy_sparse, copy_tree, sha256_tree, write_atomic
+from omamori_firmware.files import copy_file, copy_sparse, copy_tree, sha256_tree
 
 
 def test_a_hash_sees_names_modes_links_and_content(tmp_path: Path) -> None:
@@ -27,20 +24,6 @@ def test_a_hash_sees_names_modes_links_and_content(tmp_path: Path) -> None:
 
 def test_an_absent_source_counts_as_absent(tmp_path: Path) -> None:
     assert sha256_tree([tmp_path / "none"]) != sha256_tree([])
-
-
-def test_an_interrupted_write_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "f"
-    write_atomic(path, b"old")
-
-    def refuse(_: int) -> None:
-        raise OSError("disk gone")
-
-    monkeypatch.setattr(os, "fsync", refuse)
-    with pytest.raises(OSError, match="disk gone"):
-        write_atomic(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["f"]
 
 
 def test_holes_stay_holes_and_neighbours_stay(tmp_path: Path) -> None:

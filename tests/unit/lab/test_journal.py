@@ -14,7 +14,6 @@ from omamori_lab.journal import (
     owned,
     read_leftovers,
     start_ticks,
-    write_atomic,
 )
 from omamori_lab.run import Process, spawn
 
@@ -100,12 +99,3 @@ def test_a_second_lab_in_the_same_directory_is_refused(tmp_path: Path) -> None:
 def test_cleaning_under_a_running_lab_is_refused(tmp_path: Path) -> None:
     with owned(tmp_path), pytest.raises(SetupError, match="another lab is running"):
         clean(tmp_path)
-
-
-def test_an_interrupted_write_leaves_the_old_content(tmp_path: Path) -> None:
-    path = tmp_path / "x"
-    write_atomic(path, b"old")
-    with pytest.raises(TypeError):
-        write_atomic(path, "no bytes")  # type: ignore[arg-type]
-    assert path.read_bytes() == b"old"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["x"]
