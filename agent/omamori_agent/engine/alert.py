@@ -102,7 +102,7 @@ def read_alert(record: Mapping[str, Any], mac_of: MacLookup, *, now_ms: int) -> 
         action=_action(alert),
         terminal_ip=str(terminal.address),
         terminal_mac=terminal.mac,
-        destination=_name(record) or str(remote.address),
+        destination=(_name(record) if _is_opener(record, terminal) else None) or str(remote.address),
         remote_ip=str(remote.address),
         remote_port=remote.port,
         protocol=_protocol(record),
@@ -130,6 +130,12 @@ def _is_terminal(one: _Side, other: _Side) -> bool:
     if one.is_private != other.is_private:
         return one.is_private
     return True
+
+
+def _is_opener(record: Mapping[str, Any], terminal: _Side) -> bool:
+    """Return whether the terminal opened the connection; only then a name in it is the name of the other side."""
+    flow = _part(record, "flow")
+    return "src_ip" not in flow or _address(flow, "src_ip") == terminal.address
 
 
 def _address(record: Mapping[str, Any], key: str) -> Address:

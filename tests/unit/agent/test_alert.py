@@ -121,6 +121,19 @@ def test_terminal_of_a_download_is_who_receives_it() -> None:
     assert (event.destination, event.remote_ip, event.remote_port) == ("web.example", "198.51.100.10", 80)
 
 
+def test_attack_on_an_office_server_shows_the_attacker_not_the_server_as_the_other_side() -> None:
+    attack = {
+        **VIRUS,
+        "src_ip": "203.0.113.66",
+        "direction": "to_server",
+        "flow": {"src_ip": "203.0.113.66", "dest_ip": PC1},
+        "http": {"hostname": "srv.office.test", "url": "/"},
+    }
+    assert read(attack).destination == "203.0.113.66"
+    download = {**VIRUS, "flow": {"src_ip": PC1, "dest_ip": "198.51.100.10"}}
+    assert read(download).destination == "web.example"
+
+
 def test_rule_without_our_metadata_is_an_intrusion_rule() -> None:
     event = read(IPS)
     assert (event.function, event.severity) == (Function.IPS, Severity.TWO)
