@@ -30,6 +30,9 @@ export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
 cd "$1/var/cache/apt/archives"
 real=$(apt-cache depends --important KERNEL | sed -n 's/^ *Depends: \\(linux-image-[0-9].*\\)$/\\1/p')
 apt-get -q download KERNEL $real
+# Asked from elsewhere, because files that are there already are not named.
+cd "$1/tmp"
+apt-get -qq --print-uris download KERNEL $real | cut -d' ' -f2 > "$1/var/cache/apt/archives/kernel.list"
 """
 # Whatever differs between two runs and is not needed afterwards.
 _CLEAN = """\
@@ -91,7 +94,7 @@ def bootstrap(request: Request, target: Path, cache: Cache, note: Callable[[str]
             env=_environment(request.source_date_epoch, work),
             hint="is the mirror reachable? try: apt-get update",
         )
-        packages = _identify(_status(target), came, has_kernel=request.kernel is not None)
+        packages = _identify(_status(target), came)
         for path in came.glob("*.deb"):
             shutil.move(path, cache.debs / path.name)
     return packages
@@ -154,11 +157,13 @@ def _status(target: Path) -> str:
         return member.read().decode()
 
 
-def _identify(status: str, came: Path, *, has_kernel: bool) -> tuple[Package, ...]:
-    # What came holds every offered package file, so without a lock it may hold another tree's kernel.
-    kernels = [re.fullmatch(r"(linux-image-.*)_(.*)_(.*)\.deb", path.name) for path in came.glob("linux-image-*.deb")]
+def _identify(status: str, came: Path) -> tuple[Package, ...]:
+    # What came also holds package files that were offered and not taken; the kernel's are named in a list.
+    chosen = came / "kernel.list"
+    names = chosen.read_text().split() if chosen.exists() else []
+    kernels = [re.fullmatch(r"(linux-image-.*)_(.*)_(.*)\.deb", name) for name in names]
     found = lockfile.parse_status(status)
-    found += [(match[1], match[2].replace("%3a", ":"), match[3]) for match in kernels if match and has_kernel]
+    found += [(match[1], match[2].replace("%3a", ":"), match[3]) for match in kernels if match]
     packages = []
     for name, version, arch in sorted(found):
         path = came / Package(name, version, arch, "").file_name

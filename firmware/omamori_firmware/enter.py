@@ -70,7 +70,10 @@ def main(arguments: Sequence[str]) -> None:
     os.environ["PATH"] = "/usr/sbin:/usr/bin"
     os.environ["LC_ALL"] = "C.UTF-8"
     os.environ["TZ"] = "UTC"
-    os.execvp(argv[0], [*argv])  # noqa: S606 - the whole point of this module
+    try:
+        os.execvp(argv[0], [*argv])  # noqa: S606 - the whole point of this module
+    except OSError as err:
+        raise OSError(err.errno, f"{argv[0]}: {err.strerror}") from err
 
 
 def _compose(tree: Path, inside: Path) -> None:
@@ -112,5 +115,5 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except OSError as err:
-        sys.stderr.write(f"cannot enter {sys.argv[2]}: {err}\n")
+        sys.stderr.write(f"in {sys.argv[2]}: {err}\n")
         sys.exit(127)

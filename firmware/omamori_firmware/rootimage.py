@@ -4,6 +4,7 @@ Uncompressed, so that a small change in a file stays a small change in the image
 """
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +40,9 @@ def make_erofs(root: Path, target: Path, tools: ToolsTree, *, epoch: int) -> Non
         tools: Supplies mkfs.erofs.
         epoch: Time stamp of every file (seconds).
     """
+    # mkfs only lowers times that are later than the given one.
+    for path in (root, *root.rglob("*")):
+        os.utime(path, (epoch, epoch), follow_symlinks=False)
     line = ["mkfs.erofs", "--quiet", "-b", str(_BLOCK), f"-T{epoch}", "-U", _FILESYSTEM_UUID]
     tools.run([*line, target, root], binds=[root, target.parent])
 
