@@ -36,6 +36,10 @@ class Outbox(Protocol):
 
         Boot and sequence numbers in the events are ignored; the outbox assigns them.
         When this returns, a power cut loses neither.
+
+        Raises:
+            TransientError: Nothing was stored (disk full); the source keeps its events and tries again.
+            ProtocolError: An event breaks the bounds of its message; nothing was stored.
         """
 
     def cursor(self, name: str) -> str | None:
