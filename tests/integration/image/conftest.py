@@ -131,19 +131,31 @@ class Box:
         terminal = os.open(self.machine.shell, os.O_RDWR | os.O_NOCTTY)
         try:
             tty.setraw(terminal)
-            mark = f"done{time.monotonic_ns()}"
-            split = f"{mark[:5]}''{mark[5:]}"  # the echo of the command must not look like its answer
-            line = f" stty -echo 2>/dev/null; echo {split}-begin; {command}; echo {split}-end\n"
-            os.write(terminal, line.encode())
-            deadline, text = time.monotonic() + timeout_s, ""
-            while time.monotonic() < deadline:
-                if select.select([terminal], [], [], 0.5)[0]:
-                    text += os.read(terminal, 65536).decode(errors="replace").replace("\r", "")
-                if match := re.search(f"{mark}-begin\n(.*){mark}-end", text, re.DOTALL):
-                    return match[1]
-            pytest.fail(f"no answer to {command!r}: {text[-2000:]}")
+            # What is typed before the shell is there may get lost: ask until it answers.
+            deadline = time.monotonic() + BOOT_TIMEOUT_S
+            while self._ask(terminal, "true", 3.0) is None:
+                if time.monotonic() > deadline:
+                    pytest.fail(f"the root console does not answer:\n{self.said()[-2000:]}")
+            answer = self._ask(terminal, command, timeout_s)
+            if answer is None:
+                pytest.fail(f"no answer to {command!r}")
+            return answer
         finally:
             os.close(terminal)
+
+    @staticmethod
+    def _ask(terminal: int, command: str, timeout_s: float) -> str | None:
+        mark = f"done{time.monotonic_ns()}"
+        split = f"{mark[:5]}''{mark[5:]}"  # the echo of the command must not look like its answer
+        line = f" stty -echo 2>/dev/null; echo {split}-begin; {command}; echo {split}-end\n"
+        os.write(terminal, line.encode())
+        deadline, text = time.monotonic() + timeout_s, ""
+        while time.monotonic() < deadline:
+            if select.select([terminal], [], [], 0.5)[0]:
+                text += os.read(terminal, 65536).decode(errors="replace").replace("\r", "")
+            if match := re.search(f"{mark}-begin\n(.*){mark}-end", text, re.DOTALL):
+                return match[1]
+        return None
 
 
 @pytest.fixture
