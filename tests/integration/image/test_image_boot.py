@@ -63,7 +63,7 @@ def test_a_box_forwards_first_and_comes_up_whole(boot, disk: tuple[Path, Path]) 
     assert "/etc overlay" in mounts
     assert "/run/omamori/eve tmpfs" in mounts
     owner = box.shell("stat -c '%U:%G:%a' /run/omamori/eve /var/lib/omamori/identity /var/lib/omamori/feed")
-    assert owner.split() == ["omamori-engine:omamori:750", "omamori-agent:omamori:700", "omamori-agent:omamori:750"]
+    assert owner.split() == ["omamori-engine:omamori:770", "omamori-agent:omamori:700", "omamori-agent:omamori:750"]
     assert box.shell("readlink /var/lib/omamori/feed/current") == "/usr/lib/omamori/feed-empty\n"
     assert "active" in box.shell("cat /sys/class/watchdog/watchdog0/state")
 
