@@ -1,6 +1,7 @@
 """Values that cross a process or a machine: topics, messages, feed packs, provision files.
 
-Pure: bytes in, values or exceptions out. No clock, no network; files only where `feed_pack` unpacks.
+Bytes in, values or exceptions out. No clock, no network; files only in `feed_pack`, which unpacks, and in `durable`, the
+one way every part writes a file that has to survive a power cut.
 """
 
 from __future__ import annotations
