@@ -19,6 +19,7 @@ from .vocabulary import (
     Presence,
     Severity,
     Slot,
+    UninspectedReason,
 )
 
 _U64 = 2**63 - 1
@@ -85,6 +86,8 @@ class Event(Record):
     * alert: function, direction, severity, action, terminal_ip/terminal_mac, destination, rule …
     * feed: feed_serial, feed_state, text (the reason)
     * system: text
+    * ledger: uninspected_reason, and what passed uninspected for it: seconds, packets, bytes since the last event of
+      the same interval; `at_ms` is when the counted span began
     """
 
     MAX_BYTES = 2048
@@ -110,6 +113,10 @@ class Event(Record):
     feed_serial: int | None = wire(19, UInt(), default=None)
     feed_state: FeedState | None = wire(20, Choice(FeedState), default=None)
     text: str | None = wire(21, Text(300), default=None)
+    uninspected_reason: UninspectedReason | None = wire(22, Choice(UninspectedReason), default=None)
+    uninspected_s: int | None = wire(23, UInt(), default=None)
+    packets: int | None = wire(24, UInt(_U64), default=None)
+    size_bytes: int | None = wire(25, UInt(_U64), default=None)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

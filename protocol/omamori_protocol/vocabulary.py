@@ -100,6 +100,19 @@ class EventKind(WireEnum):
     ALERT = 1
     FEED = 2
     SYSTEM = 3
+    LEDGER = 4
+
+
+class UninspectedReason(WireEnum):
+    """Why traffic passed without inspection, as the uninspected ledger has it."""
+
+    ENGINE_DOWN = 1
+    ENGINE_STARTING = 2
+    ENGINE_HUNG = 3
+    OVERLOAD = 4
+    COMMAND = 5
+    EXEMPT = 6
+    NO_GATE = 7
 
 
 class Presence(WireEnum):

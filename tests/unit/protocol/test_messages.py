@@ -83,7 +83,7 @@ def test_round_trip(kind: type[Record]) -> None:
 def test_arbitrary_bytes_never_do_more_than_be_refused(kind: type[Record]) -> None:
     @given(
         st.binary(max_size=80)
-        | st.dictionaries(st.integers(0, 24), st.integers() | st.text(), max_size=12).map(cbor.encode)
+        | st.dictionaries(st.integers(0, 26), st.integers() | st.text(), max_size=12).map(cbor.encode)
     )
     def check(data: bytes) -> None:
         try:
@@ -156,7 +156,7 @@ EVENT = {0: 1, 1: 1, 2: 1, 3: 1, 4: 1}
     ("key", "value", "error"),
     [
         (4, 0, MalformedError),  # no such kind
-        (4, 4, MalformedError),
+        (4, 5, MalformedError),
         (5, 4, MalformedError),  # four stars
         (6, True, MalformedError),
         (9, "1" * 46, OversizeError),  # address of one character too many
@@ -170,6 +170,11 @@ EVENT = {0: 1, 1: 1, 2: 1, 3: 1, 4: 1}
         (16, "x" * 201, OversizeError),
         (17, "x" * 41, OversizeError),
         (21, "x" * 301, OversizeError),
+        (22, 0, MalformedError),  # no such reason
+        (22, 8, MalformedError),
+        (23, 2**32, MalformedError),
+        (24, 2**63, MalformedError),
+        (25, -1, MalformedError),
     ],
 )
 def test_event_field_beyond_its_bound(key: int, value: object, error: type[ProtocolError]) -> None:
