@@ -37,6 +37,10 @@ def fetch_wheels(lock: Path, target: Path, *, arch: str) -> None:
     line += [f"--platform={name}_{arch}" for name in ("manylinux2014", "manylinux2010", "manylinux1")]
     run([*line, "-r", lock], timeout_s=900, hint="the lock names wheels for Debian 13; renew it: tools/lock.sh")
     shutil.rmtree(target / "bin", ignore_errors=True)
+    # The installer's own notes: it lists hashes of the programs just removed, which name this machine's interpreter.
+    for name in ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json"):
+        for note in target.glob(f"*.dist-info/{name}"):
+            note.unlink()
     for name in ("test", "tests", "test_data", "testing"):
         for directory in sorted(target.glob(f"**/{name}")):
             shutil.rmtree(directory, ignore_errors=True)
