@@ -3,7 +3,7 @@
 Why a layer above cbor2: a message from outside must cost a known amount of memory before anyone looks at it, and
 must consist of plain values only. Rules:
 
-* at most `max_bytes` bytes, `MAX_DEPTH` levels, `MAX_ITEMS` items in one container;
+* at most `max_bytes` bytes, `MAX_DEPTH` levels, `MAX_ITEMS` items in one container (or what the caller allows);
 * definite lengths, no duplicate map keys, map keys are integers, nothing after the first item;
 * only null, booleans, 64-bit integers, floats, text, bytes, arrays and maps. No tags.
 
@@ -29,32 +29,33 @@ def _refuse_tag(_decoder: Any, tag: Any) -> Any:
     raise MalformedError(f"CBOR tag {getattr(tag, 'tag', '?')} is not allowed")
 
 
-def _check(value: Any, depth: int) -> None:
+def _check(value: Any, depth: int, max_items: int) -> None:
     if depth > MAX_DEPTH:
         raise OversizeError(f"CBOR nests deeper than {MAX_DEPTH} levels", limit=MAX_DEPTH)
     if isinstance(value, (dict, list)):
-        if len(value) > MAX_ITEMS:
-            raise OversizeError(f"CBOR container with {len(value)} items, allowed {MAX_ITEMS}", limit=MAX_ITEMS)
+        if len(value) > max_items:
+            raise OversizeError(f"CBOR container with {len(value)} items, allowed {max_items}", limit=max_items)
         if isinstance(value, dict):
             for key, item in value.items():
                 if type(key) is not int:
                     raise MalformedError(f"CBOR map key {key!r:.40} is not an integer")
-                _check(item, depth + 1)
+                _check(item, depth + 1, max_items)
         else:
             for item in value:
-                _check(item, depth + 1)
+                _check(item, depth + 1, max_items)
     elif type(value) not in type_names:
         raise MalformedError(f"CBOR value of type {type(value).__name__} is not allowed")
     elif type(value) is int and not _INT_MIN <= value <= _INT_MAX:
         raise MalformedError("CBOR integer outside 64 bits")
 
 
-def decode(data: bytes, *, max_bytes: int) -> Any:
+def decode(data: bytes, *, max_bytes: int, max_items: int = MAX_ITEMS) -> Any:
     """Decode one CBOR item.
 
     Args:
         data: The bytes of exactly one item.
         max_bytes: Largest input in bytes that is looked at.
+        max_items: Most items in one container.
 
     Returns:
         Plain Python values as the module's rules allow.
@@ -77,7 +78,7 @@ def decode(data: bytes, *, max_bytes: int) -> Any:
         raise
     except (cbor2.CBORError, ValueError, TypeError, OverflowError, RecursionError, MemoryError) as err:
         raise MalformedError(f"not valid CBOR: {str(err)[:120]}") from err
-    _check(value, 1)
+    _check(value, 1, max_items)
     if encode(value) != data:
         raise MalformedError("CBOR is not in its canonical form, or something follows it")
     return value

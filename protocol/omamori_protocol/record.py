@@ -1,14 +1,17 @@
 """Messages as CBOR maps with integer keys, described once.
 
 A message is a frozen dataclass whose fields carry `wire(key, kind)`. Key 0 is the schema version. Unknown keys are
-ignored (a newer sender may add some), a missing key takes the field's default or is an error, a value of the wrong
-type or outside its bound is always an error. The CDDL twin of every message stands in `protocol/omamori.cddl`.
+ignored (a newer sender may add some) unless the message says that it is `STRICT`, a missing key takes the field's
+default or is an error, a value of the wrong type or outside its bound is always an error. What no single field can
+say (an end before its beginning, a number twice) a message says in `check`. The CDDL twin of every message stands in
+`protocol/omamori.cddl`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Protocol, Self, cast
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol, Self, cast
 
 from . import cbor
 from .errors import MalformedError, OversizeError, UnknownVersionError
@@ -102,6 +105,95 @@ class Choice:
             raise MalformedError(f"{value} is not a {self.enum.__name__}") from err
 
 
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    """True or false."""
+
+    def to_wire(self, value: Any) -> Any:
+        """Check as on the way in."""
+        return self.from_wire(value)
+
+    def from_wire(self, value: Any) -> Any:
+        """Check the type."""
+        if type(value) is not bool:
+            raise MalformedError(f"expected true or false, got {type(value).__name__}")
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    """A value of another kind that has to pass a check of its own, for example text that must be an address.
+
+    `check` returns nothing and raises `MalformedError`.
+    """
+
+    kind: Kind
+    check: Callable[[Any], None]
+
+    def to_wire(self, value: Any) -> Any:
+        """Check as on the way in."""
+        plain = self.kind.to_wire(value)
+        self.check(value)
+        return plain
+
+    def from_wire(self, value: Any) -> Any:
+        """Check the kind first, then the value."""
+        value = self.kind.from_wire(value)
+        self.check(value)
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Nested:
+    """A record inside a record; it has no schema version of its own."""
+
+    record: type[Record]
+
+    def to_wire(self, value: Any) -> Any:
+        """Return the record's map."""
+        if type(value) is not self.record:
+            raise MalformedError(f"expected a {self.record.__name__}, got {type(value).__name__}")
+        return value.to_body()
+
+    def from_wire(self, value: Any) -> Any:
+        """Return the record."""
+        return self.record.from_body(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Several:
+    """A tuple of at most `maximum` values of one kind."""
+
+    kind: Kind
+    maximum: int
+
+    def to_wire(self, value: Any) -> Any:
+        """Return the values as a list."""
+        if not isinstance(value, tuple):
+            raise MalformedError(f"expected a tuple, got {type(value).__name__}")
+        self._check_count(value)
+        return [self.kind.to_wire(item) for item in value]
+
+    def from_wire(self, value: Any) -> Any:
+        """Return the values as a tuple."""
+        if not isinstance(value, list):
+            raise MalformedError(f"expected a list, got {type(value).__name__}")
+        self._check_count(value)
+        items = []
+        for number, item in enumerate(value):
+            try:
+                items.append(self.kind.from_wire(item))
+            except OversizeError as err:
+                raise OversizeError(f"[{number}]: {err}", limit=err.limit) from err
+            except MalformedError as err:
+                raise MalformedError(f"[{number}]: {err}") from err
+        return tuple(items)
+
+    def _check_count(self, value: tuple[Any, ...] | list[Any]) -> None:
+        if len(value) > self.maximum:
+            raise OversizeError(f"{len(value)} items, allowed {self.maximum}", limit=self.maximum)
+
+
 def wire(key: int, kind: Kind, **default: Any) -> Any:
     """Declare a dataclass field that travels under `key`."""
     return dataclasses.field(metadata={"key": key, "kind": kind}, **default)
@@ -113,19 +205,31 @@ class Record:
     Class attributes:
         VERSION: Schema version written under key 0 and the only one accepted.
         MAX_BYTES: Largest encoded message that is looked at.
+        MAX_ITEMS: Most items in one list or map of it.
+        STRICT: Whether an unknown key makes the whole message unacceptable instead of being ignored.
     """
 
-    VERSION = 1
-    MAX_BYTES = 4096
+    VERSION: ClassVar[int] = 1
+    MAX_BYTES: ClassVar[int] = 4096
+    MAX_ITEMS: ClassVar[int] = cbor.MAX_ITEMS
+    STRICT: ClassVar[bool] = False
+
+    def check(self) -> None:
+        """Raise `MalformedError` if the fields do not fit together; called in both directions."""
 
     def encode(self) -> bytes:
         """Return the message as deterministic CBOR; fields that are None stay out."""
-        body: dict[int, Any] = {0: self.VERSION}
+        return cbor.encode({0: self.VERSION, **self.to_body()})
+
+    def to_body(self) -> dict[int, Any]:
+        """Return the fields by their keys, without the schema version."""
+        body: dict[int, Any] = {}
         for item in dataclasses.fields(cast(Any, self)):
             value = getattr(self, item.name)
             if value is not None:
                 body[item.metadata["key"]] = item.metadata["kind"].to_wire(value)
-        return cbor.encode(body)
+        self.check()
+        return body
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
@@ -136,11 +240,24 @@ class Record:
             UnknownVersionError: Key 0 is not `VERSION`.
             MalformedError: Not such a message.
         """
-        body = cbor.decode(data, max_bytes=cls.MAX_BYTES)
+        body = cbor.decode(data, max_bytes=cls.MAX_BYTES, max_items=cls.MAX_ITEMS)
         if not isinstance(body, dict):
             raise MalformedError(f"{cls.__name__}: expected a map")
         if body.get(0) != cls.VERSION:
             raise UnknownVersionError(cls.__name__, body.get(0))
+        del body[0]
+        return cls.from_body(body)
+
+    @classmethod
+    def from_body(cls, body: Any) -> Self:
+        """Read the fields from a decoded map without a schema version.
+
+        Raises:
+            OversizeError: A part is beyond its bound.
+            MalformedError: Not such a record.
+        """
+        if not isinstance(body, dict):
+            raise MalformedError(f"{cls.__name__}: expected a map")
         values: dict[str, Any] = {}
         for item in dataclasses.fields(cast(Any, cls)):
             key = item.metadata["key"]
@@ -154,4 +271,11 @@ class Record:
                 raise OversizeError(f"{cls.__name__}.{item.name}: {err}", limit=err.limit) from err
             except MalformedError as err:
                 raise MalformedError(f"{cls.__name__}.{item.name}: {err}") from err
-        return cls(**values)
+        if cls.STRICT:
+            known = {item.metadata["key"] for item in dataclasses.fields(cast(Any, cls))}
+            unknown = sorted(set(body) - known)
+            if unknown:
+                raise MalformedError(f"{cls.__name__}: unknown key {unknown[0]}")
+        record = cls(**values)
+        record.check()
+        return record

@@ -1,6 +1,8 @@
 """Every MQTT topic of Omamori, declared once.
 
-    omamori/v1/<device>/{hb,state,evt,cmd,desired}   omamori/v1/<device>/job/<id>
+    omamori/v1/<device>/{hb,state,evt,reported}      published by the box
+    omamori/v1/<device>/{cmd,desired}                for the box, signed; desired is retained
+    omamori/v1/<device>/job/<id>
     omamori/v1/announce/feed/<channel>
 
 A device id cannot be `announce` (ids are upper case), so the two trees never meet.
@@ -18,7 +20,7 @@ PREFIX = "omamori/v1"
 MAX_TOPIC_LENGTH = 128
 
 _CHANNEL = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
-_DEVICE_TOPIC = re.compile(rf"{PREFIX}/([A-Z0-9-]{{1,64}})/(hb|state|evt)")
+_DEVICE_TOPIC = re.compile(rf"{PREFIX}/([A-Z0-9-]{{1,64}})/(hb|state|evt|reported)")
 
 
 class Leaf(StrEnum):
@@ -29,6 +31,7 @@ class Leaf(StrEnum):
     EVENT = "evt"
     COMMAND = "cmd"
     DESIRED = "desired"
+    REPORTED = "reported"
 
 
 def device_topic(device: str, leaf: Leaf) -> str:

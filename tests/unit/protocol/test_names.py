@@ -21,7 +21,7 @@ CHOICES = [
 ]
 
 
-@pytest.mark.parametrize("leaf", [Leaf.HEARTBEAT, Leaf.STATE, Leaf.EVENT])
+@pytest.mark.parametrize("leaf", [Leaf.HEARTBEAT, Leaf.STATE, Leaf.EVENT, Leaf.REPORTED])
 def test_device_topic_and_back(leaf: Leaf) -> None:
     topic = device_topic("ZA35-000001", leaf)
     assert topic == f"omamori/v1/ZA35-000001/{leaf.value}"
