@@ -16,7 +16,7 @@ from typing import Any
 
 from omamori_protocol.durable import write_atomic
 
-from . import bench_wire, machine, products
+from . import bench_bulk, machine, products
 from .addresses import NEW_DOMAIN, PC1, PC2, ROUTER_IPV4, WEB
 from .benchmark import Benchmark, Figure, median, parse_benchmark, render
 from .errors import LabError
@@ -60,7 +60,7 @@ def measure(settings: LabSettings, progress: Progress, *, boots: int, is_cold: b
         figures += _traffic(lab, progress)
         figures.append(_feed(lab, progress))
     progress.step("native data plane")
-    wire = bench_wire.measure(rounds=rounds, note=progress.moment)
+    wire = bench_bulk.measure(rounds=rounds, note=progress.moment)
     figures += _wire(wire)
     return Benchmark(
         name=NAME,

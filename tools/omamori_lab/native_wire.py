@@ -96,15 +96,19 @@ class NativeLane:
         for number in range(2, self._lan_ports + 1):
             self._cable(self.internet, f"spare{number}", f"lan{number}")
         ports = ["wan", *(f"lan{number}" for number in range(1, self._lan_ports + 1))]
+        self._join(ports)
+        self.box.sysctl(ipv6__conf__all__disable_ipv6=1)
+        self._address(self.office, OFFICE_IPV4, OFFICE_IPV6)
+        self._address(self.internet, INTERNET_IPV4, INTERNET_IPV6)
+
+    def _join(self, ports: Sequence[str]) -> None:
+        """Make the box forward between its ports: a bare kernel bridge, as the initrd makes it."""
         bridge = PLAN.bridge
         self.box.configure(
             [f"link add {bridge} type bridge stp_state 0 forward_delay 0 mcast_snooping 0"]
             + [f"link set {port} master {bridge}" for port in ports]
             + [f"link set {port} up" for port in (*ports, bridge)]
         )
-        self.box.sysctl(ipv6__conf__all__disable_ipv6=1)
-        self._address(self.office, OFFICE_IPV4, OFFICE_IPV6)
-        self._address(self.internet, INTERNET_IPV4, INTERNET_IPV6)
 
     def _cable(self, host: Namespace, end: str, port: str) -> None:
         line = ["ip", "link", "add", end, "netns", host.name, "mtu", str(_BARE_MTU)]

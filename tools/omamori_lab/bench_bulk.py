@@ -161,7 +161,7 @@ def _is_listening() -> bool:
 
 
 def main() -> None:
-    """Measure and print, for `python -m omamori_lab.bench_wire`."""
+    """Measure and print, for `python -m omamori_lab.bench_bulk`."""
     began = time.monotonic()
     result = measure(note=lambda text: print(text, flush=True))  # noqa: T201 - a command line prints
     print(json.dumps(result["figures"], indent=1), f"{time.monotonic() - began:.0f} s")  # noqa: T201 - likewise

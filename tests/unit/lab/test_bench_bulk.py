@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from omamori_lab.bench_wire import Sample, measure, parse_iperf3, summarise
+from omamori_lab.bench_bulk import Sample, measure, parse_iperf3, summarise
 from omamori_lab.errors import LabError
 
 
