@@ -27,6 +27,8 @@ from .run import run
 OFFICE_IPV4, INTERNET_IPV4 = "192.168.10.11", "192.168.10.1"
 OFFICE_IPV6, INTERNET_IPV6 = "fd00:10::11", "fd00:10::1"
 _BARE_MTU = 1500
+# As the initrd of the image sets them.
+BRIDGE_OPTIONS = f"stp_state 0 forward_delay 0 mcast_snooping 0 group_fwd_mask {PLAN.group_forward_mask}"
 
 
 class NativeLane:
@@ -105,7 +107,7 @@ class NativeLane:
         """Make the box forward between its ports: a bare kernel bridge, as the initrd makes it."""
         bridge = PLAN.bridge
         self.box.configure(
-            [f"link add {bridge} type bridge stp_state 0 forward_delay 0 mcast_snooping 0"]
+            [f"link add {bridge} type bridge {BRIDGE_OPTIONS}"]
             + [f"link set {port} master {bridge}" for port in ports]
             + [f"link set {port} up" for port in (*ports, bridge)]
         )

@@ -36,16 +36,37 @@ def _settings(plan: WirePlan) -> str:
 
 
 def _rules(plan: WirePlan) -> str:
+    waiting, inspected = plan.mark_waiting, plan.mark_inspected
     return f"""\
 {_NOTE}# Bridged packets reach the inet family through br_netfilter. `bypass`: without an engine the kernel accepts. No
 # `fanout`: it would spread one flow over several queues. Nothing here needs connection tracking.
+#
+# The engine answers "repeat", so what it lets through begins again at the top, and only that: a packet that met no
+# engine or a full queue goes on behind the queue and keeps {waiting:#x}. So inspected packets are told from others.
 table inet omamori
 delete table inet omamori
 table inet omamori {{
+	chain passed {{
+		counter meta mark set meta mark & {0xFFFFFFFF & ~waiting:#x} | {inspected:#x} accept
+	}}
+	chain inspect {{
+		meta mark & {waiting:#x} != 0x0 goto passed comment "the engine has let it through"
+		meta mark & {plan.marks:#x} != 0x0 counter accept comment "the gate wants no look at it"
+		meta mark set meta mark | {waiting:#x}
+		counter queue flags bypass to {plan.first_queue}-{plan.last_queue}
+	}}
 	chain forward {{
 		type filter hook forward priority filter; policy accept;
-		meta mark & {plan.marks:#x} != 0x0 counter accept comment "the engine has finished with it"
-		counter queue flags bypass to {plan.first_queue}-{plan.last_queue}
+		jump inspect
+	}}
+	# The box's own traffic, except what it says to itself and what is forwarded to others anyway (groups).
+	chain input {{
+		type filter hook input priority filter; policy accept;
+		iifname "{plan.bridge}" meta pkttype host jump inspect
+	}}
+	chain output {{
+		type filter hook output priority filter; policy accept;
+		oifname "{plan.bridge}" jump inspect
 	}}
 }}
 """
@@ -71,7 +92,7 @@ ExecStart=-/usr/lib/systemd/systemd-sysctl {_HOME}/wire/wire.sysctl
 ExecStart=-{loader} install --object {_HOME}/gate/gate.bpf.o {where} --group {plan.group}
 ExecStart=-/usr/sbin/nft --file {_HOME}/wire/wire.nft
 ExecStart={loader} check {where}
-ExecStart=/usr/sbin/nft list chain inet omamori forward
+ExecStart=/usr/sbin/nft list chain inet omamori inspect
 
 [Install]
 WantedBy=sysinit.target

@@ -73,11 +73,23 @@ class NativeWire:
 
 
 def queue_rules(plan: WirePlan) -> str:
-    """Return the queue rule for iptables-restore; it says the same as `wire.nft`."""
+    """Return the queue rules for iptables-restore; they say the same as `wire.nft`."""
+    waiting, inspected = plan.mark_waiting, plan.mark_inspected
     return (
         "*filter\n"
+        ":INPUT ACCEPT [0:0]\n"
         ":FORWARD ACCEPT [0:0]\n"
-        f"-A FORWARD -m mark ! --mark 0x0/{plan.marks:#x} -j ACCEPT\n"
-        f"-A FORWARD -j NFQUEUE --queue-balance {plan.first_queue}:{plan.last_queue} --queue-bypass\n"
+        ":OUTPUT ACCEPT [0:0]\n"
+        ":INSPECT - [0:0]\n"
+        ":PASSED - [0:0]\n"
+        f"-A PASSED -j MARK --set-xmark {inspected:#x}/{waiting | inspected:#x}\n"
+        "-A PASSED -j ACCEPT\n"
+        f"-A INSPECT -m mark --mark {waiting:#x}/{waiting:#x} -j PASSED\n"
+        f"-A INSPECT -m mark ! --mark 0x0/{plan.marks:#x} -j ACCEPT\n"
+        f"-A INSPECT -j MARK --set-xmark {waiting:#x}/{waiting:#x}\n"
+        f"-A INSPECT -j NFQUEUE --queue-balance {plan.first_queue}:{plan.last_queue} --queue-bypass\n"
+        "-A FORWARD -j INSPECT\n"
+        f"-A INPUT -i {plan.bridge} -m pkttype --pkt-type unicast -j INSPECT\n"
+        f"-A OUTPUT -o {plan.bridge} -j INSPECT\n"
         "COMMIT\n"
     )

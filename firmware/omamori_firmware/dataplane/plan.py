@@ -18,6 +18,12 @@ class WirePlan:
         last_queue: Last queue; the kernel spreads flows over all of them, both directions of a flow to the same.
         mark_bypass: Mark bit of the engine's verdict "finished with this flow".
         mark_skip: Mark bit of the gate "let this packet pass the queue by".
+        mark_inspected: Mark bit of a packet that the engine has seen and let through.
+        mark_waiting: Mark bit that our rules set before the queue and change to `mark_inspected` after it. A packet
+            that leaves with it met no engine, or a full queue.
+        group_forward_mask: Which of the sixteen link-local group addresses the bridge forwards like any other (bit n:
+            01-80-C2-00-00-0n). All but the first three, which the kernel never lets one set; STP passes because
+            the bridge does not speak it.
         modules: Kernel modules, loaded in this order.
         settings: Kernel settings below net/bridge that must all be 1. Without the first two the queue rule never
             sees a bridged packet; without the others it misses IP inside VLAN tags and PPPoE.
@@ -30,6 +36,9 @@ class WirePlan:
     last_queue: int
     mark_bypass: int
     mark_skip: int
+    mark_inspected: int
+    mark_waiting: int
+    group_forward_mask: int
     modules: tuple[str, ...]
     settings: tuple[str, ...]
     pin_directory: PurePosixPath
@@ -37,8 +46,8 @@ class WirePlan:
 
     @property
     def marks(self) -> int:
-        """Both mark bits: a packet with either is not queued."""
-        return self.mark_bypass | self.mark_skip
+        """Marks of a packet that is decided: it is not queued."""
+        return self.mark_bypass | self.mark_skip | self.mark_inspected
 
 
 PLAN = WirePlan(
@@ -47,6 +56,9 @@ PLAN = WirePlan(
     last_queue=1,
     mark_bypass=0x1,
     mark_skip=0x2,
+    mark_inspected=0x4,
+    mark_waiting=0x8,
+    group_forward_mask=0xFFF8,
     modules=("br_netfilter", "nfnetlink_queue", "nf_tables", "nft_queue", "sch_ingress", "cls_bpf"),
     settings=(
         "bridge-nf-call-iptables",

@@ -54,7 +54,7 @@ def test_failed_step_of_the_wire_never_keeps_the_next_from_being_tried() -> None
 
 
 def test_queue_has_bypass_and_no_fanout_in_both_forms() -> None:
-    nft = next(line for line in box.render(PLAN)["wire.nft"].splitlines() if " queue " in line)
+    nft = next(line for line in box.render(PLAN)["wire.nft"].splitlines() if " queue flags " in line)
     assert "bypass" in nft
     assert "fanout" not in nft
     assert f"to {PLAN.first_queue}-{PLAN.last_queue}" in nft
@@ -63,9 +63,53 @@ def test_queue_has_bypass_and_no_fanout_in_both_forms() -> None:
     assert "fanout" not in iptables
 
 
+def test_marks_are_the_gate_s_and_differ() -> None:
+    header = (TREE.gate / "omamori_gate.h").read_text()
+    marks = {
+        name: int(value, 16) for name, value in re.findall(r"#define OMAMORI_MARK_([A-Z]+) 0x([0-9a-f]+)u", header)
+    }
+    planned = {
+        "BYPASS": PLAN.mark_bypass,
+        "SKIP": PLAN.mark_skip,
+        "INSPECTED": PLAN.mark_inspected,
+        "WAITING": PLAN.mark_waiting,
+    }
+    assert marks.items() <= planned.items()
+    assert sorted(planned.values()) == [1, 2, 4, 8]
+
+
+def test_both_forms_mark_before_the_queue_and_inspected_after_it() -> None:
+    waiting, inspected = PLAN.mark_waiting, PLAN.mark_inspected
+    nft = box.render(PLAN)["wire.nft"]
+    steps = [f"{waiting:#x} != 0x0 goto passed", f"mark | {waiting:#x}\n", "queue flags"]
+    assert sorted(steps, key=nft.index) == steps
+    assert f"& {0xFFFFFFFF & ~waiting:#x} | {inspected:#x} accept" in nft
+    iptables = queue_rules(PLAN)
+    order = [f"{waiting:#x}/{waiting:#x} -j PASSED", f"--set-xmark {waiting:#x}/{waiting:#x}", "-j NFQUEUE"]
+    assert sorted(order, key=iptables.index) == order
+    assert f"--set-xmark {inspected:#x}/{waiting | inspected:#x}" in iptables
+
+
+def test_own_traffic_is_queued_except_on_the_loopback() -> None:
+    nft = box.render(PLAN)["wire.nft"]
+    assert f'oifname "{PLAN.bridge}" jump inspect' in nft
+    assert f'iifname "{PLAN.bridge}" meta pkttype host jump inspect' in nft
+    assert nft.count("jump inspect") == 3
+    assert f"-A OUTPUT -o {PLAN.bridge} -j INSPECT" in queue_rules(PLAN)
+
+
+def test_the_initrd_forwards_the_planned_group_addresses() -> None:
+    init = (TREE.recipe / "initrd" / "init").read_text()
+    assert f"echo {PLAN.group_forward_mask:#x} >/sys/class/net/{PLAN.bridge}/bridge/group_fwd_mask" in init
+
+
 def test_engine_marks_what_the_gate_learns_and_listens_to_every_queue() -> None:
     assert f"bypass-mark: {PLAN.mark_bypass}\n" in ENGINE
     assert f"bypass-mask: {PLAN.mark_bypass}\n" in ENGINE
+    # Without the repeat mark in the mask, the engine would take every packet for one it has seen.
+    assert "  mode: repeat\n" in ENGINE
+    assert f"repeat-mark: {PLAN.mark_inspected}\n" in ENGINE
+    assert f"repeat-mask: {PLAN.mark_inspected}\n" in ENGINE
     unit = (TREE.engine / "omamori-engine.service").read_text()
     numbers = [int(number) for number in re.findall(r" -q (\d+)", unit)]
     assert numbers == list(range(PLAN.first_queue, PLAN.last_queue + 1))
