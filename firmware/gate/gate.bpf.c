@@ -90,6 +90,42 @@ struct {
 	__type(value, struct omamori_count);
 } counters SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, OMAMORI_CONTROL_SLOTS);
+	__type(key, __u32);
+	__type(value, __u64);
+} control SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, OMAMORI_MAX_EXEMPT);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct omamori_block_key);
+	__type(value, struct omamori_exempt);
+} exempt SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, OMAMORI_MAX_EXEMPT_MAC);
+	__type(key, struct omamori_exempt_mac_key);
+	__type(value, struct omamori_exempt_mac);
+} exempt_mac SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, OMAMORI_MAX_STATIONS);
+	__type(key, struct omamori_station_key);
+	__type(value, struct omamori_station);
+} stations SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, OMAMORI_UNINSPECTED_SLOTS);
+	__type(key, __u32);
+	__type(value, struct omamori_count);
+} uninspected SEC(".maps");
+
 enum reading {
 	READ_NOTHING,	/* not IP, or not even its header could be read */
 	READ_ADDRESSES, /* the addresses are known */

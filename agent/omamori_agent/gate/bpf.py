@@ -17,6 +17,7 @@ from pathlib import Path
 _SYSCALL = {"x86_64": 321, "aarch64": 280}
 _LOOKUP, _UPDATE, _DELETE, _OBJ_GET, _INFO = 1, 2, 3, 7, 15
 _LOOKUP_BATCH, _TAKE_BATCH, _UPDATE_BATCH, _DELETE_BATCH = 24, 25, 26, 27
+_READ_ONLY = 1 << 3
 _ATTRIBUTE_BYTES = 128
 _INFO_BYTES = 88
 _BATCH = 512
@@ -61,14 +62,17 @@ class BpfMap:
         path: Its pin.
         key_size: Expected size of a key in bytes.
         value_size: Expected size of a value in bytes.
+        read_only: Ask for no more than reading; the kernel then refuses writes, and the pin's read permission is
+            enough.
 
     Raises:
         OSError: There is no such pin, it may not be used, or the sizes differ (EINVAL).
     """
 
-    def __init__(self, path: Path, key_size: int, value_size: int) -> None:
+    def __init__(self, path: Path, key_size: int, value_size: int, *, read_only: bool = False) -> None:
         name = ctypes.create_string_buffer(os.fsencode(path))
-        self._fd, _ = _bpf(_OBJ_GET, struct.pack("=QII", ctypes.addressof(name), 0, 0))
+        flags = _READ_ONLY if read_only else 0
+        self._fd, _ = _bpf(_OBJ_GET, struct.pack("=QII", ctypes.addressof(name), 0, flags))
         self.key_size = key_size
         self.value_size = value_size
         try:

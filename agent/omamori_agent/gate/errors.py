@@ -4,7 +4,8 @@ TransientError
 └── GateUnavailableError    the maps are not there or the kernel refused; traffic passes all the same
 RejectedError
 ├── BlockListFullError      more prefixes than the map holds; nothing was changed
-└── PrefixTooWideError      a prefix would cut off a large part of the internet; nothing was changed
+├── ExemptionsFullError     more exemptions than the maps hold; nothing was changed
+└── PrefixTooWideError      a prefix would change the whole box; nothing was changed
 """
 
 from __future__ import annotations
@@ -36,13 +37,25 @@ class BlockListFullError(RejectedError):
         self.capacity = capacity
 
 
+class ExemptionsFullError(RejectedError):
+    """There are more exemptions than the gate can hold.
+
+    Attributes:
+        capacity: How many it can hold.
+    """
+
+    def __init__(self, what: str, capacity: int) -> None:
+        super().__init__(f"there are more than {capacity} exempt {what}")
+        self.capacity = capacity
+
+
 class PrefixTooWideError(RejectedError):
-    """A prefix covers so much that blocking it would be an outage, not protection.
+    """A prefix covers so much that blocking it would be an outage, and exempting it no protection.
 
     Attributes:
         prefix: The prefix.
     """
 
     def __init__(self, prefix: str) -> None:
-        super().__init__(f"{prefix} covers too many addresses to be blocked")
+        super().__init__(f"{prefix} covers too many addresses for one entry")
         self.prefix = prefix

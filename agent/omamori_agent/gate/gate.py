@@ -1,16 +1,14 @@
-"""The gate's maps in the agent's words: addresses, MACs, times, lists.
+"""The gate of this box: reads what it has seen, writes what steers it.
 
 Rules:
-- IPv4 stands in the maps as ::ffff:a.b.c.d; here it is IPv4 again.
-- The gate counts time since boot; here it is Unix time, converted when read, so that a clock set late (no battery)
-  does not matter.
-- A new block list is checked as a whole before the first entry changes.
+- A new block list and new exemptions are checked as a whole before the first entry changes.
+- Maps that only the gate or its loader writes are opened for reading only.
+- Of the control slots only the agent's own are written here; the others are omamori-watch's.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import ipaddress
 import os
 import time
@@ -19,116 +17,50 @@ from pathlib import Path
 
 from omamori_agent.gate import layout
 from omamori_agent.gate.bpf import BpfMap
-from omamori_agent.gate.errors import BlockListFullError, GateUnavailableError, PrefixTooWideError
-from omamori_agent.gate.layout import ConfigFlag, Counter, MapName, PacketDirection
-from omamori_protocol.vocabulary import Direction
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+from omamori_agent.gate.errors import BlockListFullError, GateUnavailableError
+from omamori_agent.gate.layout import ControlSlot, Counter, MapName, Uninspected
+from omamori_agent.gate.values import (
+    Address,
+    BlockedFlow,
+    BypassedFlow,
+    Control,
+    Count,
+    ExemptAddress,
+    ExemptMac,
+    GateConfig,
+    Network,
+    Station,
+    Terminal,
+    ToUnix,
+    blocked_of,
+    config_of,
+    exempt_entries,
+    exempt_mac_entries,
+    flow_of,
+    network_of,
+    packed,
+    prefix_key,
+    station_of,
+    terminal_of,
+)
 
 DEFAULT_PIN_DIRECTORY = Path("/sys/fs/bpf/omamori")
-# The widest prefixes that may be blocked.
-MIN_IPV4_BITS = 8
-MIN_IPV6_BITS = 16
-_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 _POSSIBLE_CPUS = Path("/sys/devices/system/cpu/possible")
-_SIZES = {
-    MapName.CONFIG: (4, layout.CONFIG.size),
-    MapName.BLOCK: (layout.BLOCK_KEY.size, layout.BLOCK.size),
-    MapName.BLOCKED: (layout.BLOCKED_KEY.size, layout.BLOCKED.size),
-    MapName.TERMINALS: (layout.TERMINAL_KEY.size, layout.TERMINAL.size),
-    MapName.FLOWS: (layout.FLOW_KEY.size, layout.FLOW.size),
-    MapName.COUNTERS: (4, layout.COUNT.size),
+_MAX_LEASE_S = 7 * 86400.0
+# Sizes of key and value, and whether the agent writes it.
+_MAPS = {
+    MapName.CONFIG: (4, layout.CONFIG.size, False),
+    MapName.BLOCK: (layout.BLOCK_KEY.size, layout.BLOCK.size, True),
+    MapName.BLOCKED: (layout.BLOCKED_KEY.size, layout.BLOCKED.size, True),
+    MapName.TERMINALS: (layout.TERMINAL_KEY.size, layout.TERMINAL.size, False),
+    MapName.FLOWS: (layout.FLOW_KEY.size, layout.FLOW.size, False),
+    MapName.COUNTERS: (4, layout.COUNT.size, False),
+    MapName.CONTROL: (4, layout.CONTROL.size, True),
+    MapName.EXEMPT: (layout.EXEMPT_KEY.size, layout.EXEMPT.size, True),
+    MapName.EXEMPT_MAC: (layout.EXEMPT_MAC_KEY.size, layout.EXEMPT_MAC.size, True),
+    MapName.STATIONS: (layout.STATION_KEY.size, layout.STATION.size, False),
+    MapName.UNINSPECTED: (4, layout.COUNT.size, False),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Terminal:
-    """A device behind a LAN port, seen as the source of packets.
-
-    Attributes:
-        address: Its IP address.
-        mac: Its MAC address, or that of the router it is behind; lower case with colons.
-        ifindex: The port it was last seen on.
-        first_seen: Unix time when this address was first used with this MAC.
-        last_seen: Unix time of its last packet.
-        tx_packets: Packets it sent since.
-        tx_bytes: Bytes it sent since.
-    """
-
-    address: Address
-    mac: str
-    ifindex: int
-    first_seen: float
-    last_seen: float
-    tx_packets: int
-    tx_bytes: int
-
-
-@dataclasses.dataclass(frozen=True)
-class BlockedFlow:
-    """Packets that the block list stopped, of one pair of addresses, port, protocol and direction.
-
-    Attributes:
-        src: Source address of the packets.
-        dst: Destination address.
-        sport: Source port of the first packet, 0 if none.
-        dport: Destination port, 0 if none.
-        proto: IP protocol number.
-        direction: OUT when they came from a LAN port.
-        packets: How many since the last drain.
-        bytes: Their size.
-        first_seen: Unix time of the first.
-        last_seen: Unix time of the last.
-        mac: MAC of the terminal: of the sender going out, of the receiver coming in; None for a group of receivers.
-        list_id: Number of the list that named the address.
-    """
-
-    src: Address
-    dst: Address
-    sport: int
-    dport: int
-    proto: int
-    direction: Direction
-    packets: int
-    bytes: int
-    first_seen: float
-    last_seen: float
-    mac: str | None
-    list_id: int
-
-
-@dataclasses.dataclass(frozen=True)
-class BypassedFlow:
-    """A flow the engine has finished with; `a` and `b` are its ends in no particular order."""
-
-    a: Address
-    a_port: int
-    b: Address
-    b_port: int
-    vlan: int
-    proto: int
-    in_packets: int
-    in_bytes: int
-    out_packets: int
-    out_bytes: int
-
-
-@dataclasses.dataclass(frozen=True)
-class GateConfig:
-    """How the gate is set: its switches, and the two ports if there are exactly two."""
-
-    flags: ConfigFlag
-    wan_ifindex: int
-    lan_ifindex: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Count:
-    """Packets and bytes since the gate was loaded."""
-
-    packets: int
-    bytes: int
 
 
 class Gate:
@@ -151,10 +83,13 @@ class Gate:
         self._clocks = clocks or _clocks
         self._maps: dict[MapName, BpfMap] = {}
         try:
-            for name, (key_size, value_size) in _SIZES.items():
+            # The version first: a map that is new in this one is missing in an older gate.
+            for name, (key_size, value_size, is_written) in _MAPS.items():
                 with _told(name):
-                    self._maps[name] = BpfMap(pin_directory / name, key_size, value_size)
-            self.config()
+                    path = pin_directory / name
+                    self._maps[name] = BpfMap(path, key_size, value_size, read_only=not is_written)
+                if name is MapName.CONFIG:
+                    self.config()
         except GateUnavailableError:
             self.close()
             raise
@@ -172,61 +107,112 @@ class Gate:
             GateUnavailableError: It is not set yet, or of another version.
         """
         with _told(MapName.CONFIG):
-            raw = self._maps[MapName.CONFIG].lookup(b"\0\0\0\0")
-        abi, flags, wan, lan, _, _ = layout.CONFIG.unpack(raw or bytes(layout.CONFIG.size))
+            raw = self._maps[MapName.CONFIG].lookup(bytes(4))
+        abi, config = config_of(raw or bytes(layout.CONFIG.size))
         if abi != layout.ABI:
             raise GateUnavailableError(MapName.CONFIG, f"version {abi} instead of {layout.ABI}")
-        return GateConfig(ConfigFlag(flags), wan, lan)
+        return config
 
     def terminals(self) -> list[Terminal]:
         """Return every terminal the gate remembers (8192 at most, the least recent are forgotten first)."""
         to_unix = self._converter()
         with _told(MapName.TERMINALS):
-            return [_terminal(key, value, to_unix) for key, value in self._maps[MapName.TERMINALS].items()]
+            return [terminal_of(key, value, to_unix) for key, value in self._maps[MapName.TERMINALS].items()]
 
     def terminal(self, address: Address | str) -> Terminal | None:
         """Return the terminal that uses an address, or None."""
-        key = _packed(ipaddress.ip_address(address))
+        key = packed(ipaddress.ip_address(address))
         with _told(MapName.TERMINALS):
             value = self._maps[MapName.TERMINALS].lookup(key)
-        return _terminal(key, value, self._converter()) if value is not None else None
+        return terminal_of(key, value, self._converter()) if value is not None else None
+
+    def stations(self) -> list[Station]:
+        """Return behind which port each MAC was last seen (8192 at most)."""
+        to_unix = self._converter()
+        with _told(MapName.STATIONS):
+            return [station_of(key, value, to_unix) for key, value in self._maps[MapName.STATIONS].items()]
 
     def drain_blocked(self) -> list[BlockedFlow]:
         """Return what the block list stopped since the last call, and forget it (4096 at most)."""
-        to_unix = self._converter()
-        with _told(MapName.BLOCKED):
-            return [_blocked(key, value, to_unix) for key, value in self._maps[MapName.BLOCKED].take()]
+        return list(self._blocked(self._maps[MapName.BLOCKED].take()))
+
+    def blocked(self) -> list[BlockedFlow]:
+        """Return what the block list stopped and the agent has not drained yet."""
+        return list(self._blocked(self._maps[MapName.BLOCKED].items()))
 
     def bypassed_flows(self) -> Iterator[BypassedFlow]:
-        """Walk over the flows that pass the engine by (65536 at most)."""
+        """Walk over the flows that pass the engine by (65536 at most), those included whose epoch is over."""
+        to_unix = self._converter()
         with _told(MapName.FLOWS):
             for key, value in self._maps[MapName.FLOWS].items():
-                a, b, a_port, b_port, vlan, _, _, proto = layout.FLOW_KEY.unpack(key)
-                _, _, in_packets, in_bytes, out_packets, out_bytes = layout.FLOW.unpack(value)
-                yield BypassedFlow(
-                    a=_address(a),
-                    a_port=int.from_bytes(a_port, "big"),
-                    b=_address(b),
-                    b_port=int.from_bytes(b_port, "big"),
-                    vlan=vlan,
-                    proto=proto,
-                    in_packets=in_packets,
-                    in_bytes=in_bytes,
-                    out_packets=out_packets,
-                    out_bytes=out_bytes,
-                )
+                yield flow_of(key, value, to_unix)
 
     def counters(self) -> dict[Counter, Count]:
         """Return all counters, summed over the processors."""
-        sums = {}
-        for counter in Counter:
-            with _told(MapName.COUNTERS):
-                raw = self._maps[MapName.COUNTERS].lookup(
-                    counter.to_bytes(4, "little"), size=layout.COUNT.size * self._cpus
-                )
-            pairs = list(layout.COUNT.iter_unpack(raw or b""))
-            sums[counter] = Count(sum(pair[0] for pair in pairs), sum(pair[1] for pair in pairs))
-        return sums
+        return {counter: self._count(MapName.COUNTERS, counter) for counter in Counter}
+
+    def uninspected(self) -> dict[Uninspected, Count]:
+        """Return what left the box uninspected since the gate was loaded, by reason, summed over the processors."""
+        return {reason: self._count(MapName.UNINSPECTED, reason) for reason in Uninspected}
+
+    def control(self) -> Control:
+        """Return what steers the gate now."""
+        return Control(
+            hung_until=self.hung_until(),
+            bypass_until=self.bypass_until(),
+            button_until=self.button_until(),
+            epoch=self._slot(ControlSlot.EPOCH),
+            fail_closed=self.is_fail_closed(),
+        )
+
+    def hung_until(self) -> float | None:
+        """Return until when (Unix time) everything passes because the engine hangs; None when it does not."""
+        return self._lease(ControlSlot.HUNG_UNTIL_NS)
+
+    def bypass_until(self) -> float | None:
+        """Return until when (Unix time) everything passes by command; None when there is none."""
+        return self._lease(ControlSlot.BYPASS_UNTIL_NS)
+
+    def button_until(self) -> float | None:
+        """Return until when (Unix time) everything passes because of the board's button; None when it does not."""
+        return self._lease(ControlSlot.BUTTON_UNTIL_NS)
+
+    def set_bypass_until(self, until: float | None) -> None:
+        """Let everything pass engine and block list until a moment; the gate ends it by itself.
+
+        Args:
+            until: Unix time, at most a week ahead; None or the past ends it at once.
+
+        Raises:
+            ValueError: It is more than a week ahead.
+            GateUnavailableError: The map cannot be used.
+        """
+        now, since_boot = self._clocks()
+        left_s = 0.0 if until is None else until - now
+        if left_s > _MAX_LEASE_S:
+            raise ValueError("a bypass may last a week at most")
+        self._set_slot(ControlSlot.BYPASS_UNTIL_NS, round((since_boot + left_s) * 1e9) if left_s > 0 else 0)
+
+    def raise_epoch(self) -> int:
+        """End the bypass of every flow at once; return the new epoch. For a change of policy or of blocks."""
+        epoch = (self._slot(ControlSlot.EPOCH) + 1) % (1 << 64)
+        self._set_slot(ControlSlot.EPOCH, epoch)
+        return epoch
+
+    def is_fail_closed(self) -> bool:
+        """Say whether forwarded IP that nothing has inspected is dropped."""
+        return self._slot(ControlSlot.FAIL_CLOSED) == 1
+
+    def set_fail_closed(self, *, on: bool) -> None:
+        """Choose whether forwarded IP that nothing has inspected is dropped (the policy switch; normally not)."""
+        self._set_slot(ControlSlot.FAIL_CLOSED, int(on))
+
+    def block_list(self) -> Iterator[tuple[Network, int]]:
+        """Walk over the block list: prefix and number of its list (131072 at most)."""
+        with _told(MapName.BLOCK):
+            for key, value in self._maps[MapName.BLOCK].items():
+                bits, raw = layout.BLOCK_KEY.unpack(key)
+                yield network_of(raw, bits), layout.BLOCK.unpack(value)[1]
 
     def sync_block(self, prefixes: Iterable[Network]) -> tuple[int, int]:
         """Make the block list consist of exactly these prefixes, all of list 0.
@@ -260,22 +246,73 @@ class Gate:
         for list_id, prefixes in lists.items():
             value = layout.BLOCK.pack(0, list_id)
             for prefix in prefixes:
-                wanted.setdefault(_block_key(prefix), value)
+                wanted.setdefault(prefix_key(prefix), value)
                 if len(wanted) > layout.MAX_BLOCK:
                     raise BlockListFullError(layout.MAX_BLOCK)
+        return self._sync(MapName.BLOCK, wanted)
+
+    def sync_exemptions(
+        self, addresses: Iterable[ExemptAddress] = (), macs: Iterable[ExemptMac] = ()
+    ) -> tuple[int, int]:
+        """Make the exemptions consist of exactly these.
+
+        What they name passes engine and block list by, at once and for running connections too.
+
+        Returns:
+            How many entries were added (or changed) and how many removed.
+
+        Raises:
+            ExemptionsFullError: They are too many.
+            PrefixTooWideError: One is too wide.
+            ValueError: A MAC is not one device's.
+            GateUnavailableError: A map cannot be used; the exemptions may be changed in part.
+        """
+        wanted_addresses, wanted_macs = exempt_entries(addresses), exempt_mac_entries(macs)
+        sums = (self._sync(MapName.EXEMPT, wanted_addresses), self._sync(MapName.EXEMPT_MAC, wanted_macs))
+        return sums[0][0] + sums[1][0], sums[0][1] + sums[1][1]
+
+    def _sync(self, name: MapName, wanted: dict[bytes, bytes]) -> tuple[int, int]:
         stale = []
-        with _told(MapName.BLOCK):
-            block = self._maps[MapName.BLOCK]
-            for key, value in block.items():
+        with _told(name):
+            one = self._maps[name]
+            for key, value in one.items():
                 if key not in wanted:
                     stale.append(key)
                 elif wanted[key] == value:
                     del wanted[key]
-            block.delete_many(stale)
-            block.update_many(list(wanted), list(wanted.values()))
+            one.delete_many(stale)
+            one.update_many(list(wanted), list(wanted.values()))
         return len(wanted), len(stale)
 
-    def _converter(self) -> Callable[[int], float]:
+    def _blocked(self, items: Iterator[tuple[bytes, bytes]]) -> Iterator[BlockedFlow]:
+        to_unix = self._converter()
+        with _told(MapName.BLOCKED):
+            for key, value in items:
+                yield blocked_of(key, value, to_unix)
+
+    def _count(self, name: MapName, index: int) -> Count:
+        with _told(name):
+            raw = self._maps[name].lookup(index.to_bytes(4, "little"), size=layout.COUNT.size * self._cpus)
+        pairs = list(layout.COUNT.iter_unpack(raw or b""))
+        return Count(sum(pair[0] for pair in pairs), sum(pair[1] for pair in pairs))
+
+    def _slot(self, slot: ControlSlot) -> int:
+        with _told(MapName.CONTROL):
+            raw = self._maps[MapName.CONTROL].lookup(slot.to_bytes(4, "little"))
+        (number,) = layout.CONTROL.unpack(raw or bytes(layout.CONTROL.size))
+        return int(number)
+
+    def _set_slot(self, slot: ControlSlot, number: int) -> None:
+        with _told(MapName.CONTROL):
+            self._maps[MapName.CONTROL].update(slot.to_bytes(4, "little"), layout.CONTROL.pack(number))
+
+    def _lease(self, slot: ControlSlot) -> float | None:
+        until_ns = self._slot(slot)
+        now, since_boot = self._clocks()
+        left_s = until_ns / 1e9 - since_boot
+        return round(now + left_s, 3) if left_s > 0 else None
+
+    def _converter(self) -> ToUnix:
         now, since_boot = self._clocks()
         return lambda boot_ns: round(now - since_boot + boot_ns / 1e9, 3)
 
@@ -300,54 +337,3 @@ def _possible_cpus() -> int:
         return max(int(part.split("-")[-1]) for part in text.split(",")) + 1
     except (OSError, ValueError):
         return os.cpu_count() or 1
-
-
-def _packed(address: Address) -> bytes:
-    if isinstance(address, ipaddress.IPv4Address):
-        return bytes(10) + b"\xff\xff" + address.packed
-    return address.packed
-
-
-def _address(raw: bytes) -> Address:
-    address = ipaddress.IPv6Address(raw)
-    return address.ipv4_mapped or address
-
-
-def _mac(raw: bytes) -> str:
-    return raw.hex(":")
-
-
-def _block_key(prefix: Network) -> bytes:
-    if isinstance(prefix, ipaddress.IPv4Network):
-        bits, minimum = prefix.prefixlen + 96, MIN_IPV4_BITS + 96
-    elif prefix.overlaps(_MAPPED):
-        bits, minimum = prefix.prefixlen, MIN_IPV4_BITS + 96  # it means IPv4, whatever it says
-    else:
-        bits, minimum = prefix.prefixlen, MIN_IPV6_BITS
-    if bits < minimum:
-        raise PrefixTooWideError(str(prefix))
-    return layout.BLOCK_KEY.pack(bits, _packed(prefix.network_address))
-
-
-def _terminal(key: bytes, value: bytes, to_unix: Callable[[int], float]) -> Terminal:
-    mac, ifindex, first, last, packets, size = layout.TERMINAL.unpack(value)
-    return Terminal(_address(key), _mac(mac), ifindex, to_unix(first), to_unix(last), packets, size)
-
-
-def _blocked(key: bytes, value: bytes, to_unix: Callable[[int], float]) -> BlockedFlow:
-    src, dst, dport, proto, direction = layout.BLOCKED_KEY.unpack(key)
-    packets, size, first, last, mac, sport, list_id = layout.BLOCKED.unpack(value)
-    return BlockedFlow(
-        src=_address(src),
-        dst=_address(dst),
-        sport=int.from_bytes(sport, "big"),
-        dport=int.from_bytes(dport, "big"),
-        proto=proto,
-        direction=Direction.OUT if direction == PacketDirection.OUT else Direction.IN,
-        packets=packets,
-        bytes=size,
-        first_seen=to_unix(first),
-        last_seen=to_unix(last),
-        mac=_mac(mac) if any(mac) else None,
-        list_id=list_id,
-    )

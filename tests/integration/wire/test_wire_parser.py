@@ -28,6 +28,7 @@ _SYSCALL_BPF, _PROG_TEST_RUN, _OBJ_GET = 321, 10, 7
 _SKB_BYTES, _SKB_MARK, _SKB_IFINDEX = 192, 8, 40
 
 CLIENT_MAC, ROUTER_MAC = bytes.fromhex("02000000000b"), bytes.fromhex("020000000001")
+OWN_MAC = bytes.fromhex("0200000000fe")
 C4, S4 = ipaddress.ip_address("192.168.10.11").packed, ipaddress.ip_address("198.51.100.10").packed
 C6, S6 = ipaddress.ip_address("fd00:10::11").packed, ipaddress.ip_address("2001:db8::10").packed
 SYN, RST, ACK = 0x02, 0x04, 0x10
@@ -194,7 +195,9 @@ class Bench:
     ) -> None:
         config = BpfMap(self.maps / "config", 4, layout.CONFIG.size)
         peers = (self.wan, self.lan) if single else (0, 0)
-        config.update(bytes(4), layout.CONFIG.pack(layout.ABI, flags, *peers, udp_idle_ns, tcp_idle_ns))
+        config.update(
+            bytes(4), layout.CONFIG.pack(layout.ABI, flags, *peers, udp_idle_ns, tcp_idle_ns, 3 * 10**11, OWN_MAC)
+        )
         config.close()
 
     def ingress(self, frame: bytes, *, out: bool, mark: int = 0) -> Verdict:
@@ -441,7 +444,7 @@ def test_with_several_lan_ports_a_bypassed_packet_skips_the_queue_on_the_bridge(
 
 def test_gate_clears_its_own_mark_bits_of_arriving_packets_and_no_other(bench: Bench) -> None:
     frame = plain4(tcp(), 6, True)
-    assert bench.ingress(frame, out=True, mark=0xFFFFFFFF).mark == 0xFFFFFFFC
+    assert bench.ingress(frame, out=True, mark=0xFFFFFFFF).mark == 0xFFFFFFF8
     assert bench.egress(frame, out=True, mark=0xFFFFFFFF).mark == 0xFFFFFFFF
 
 
@@ -520,5 +523,10 @@ def test_counters_say_what_happened_to_each_packet(bench: Bench) -> None:
         Counter.OTHER: 1,
         Counter.LEARNED: 1,
         Counter.EXPIRED: 0,
+        Counter.REFUSED: 0,
+        Counter.EXEMPTED: 0,
+        Counter.SKIPPED: 0,
+        Counter.TUNNELLED: 0,
+        Counter.REDIRECTED: 0,
     }
     assert after[Counter.BLOCKED].bytes - before[Counter.BLOCKED].bytes == 2 * len(frame)

@@ -16,6 +16,7 @@ from omamori_agent.gate.wire import BRIDGE_SETTINGS, unset_bridge_settings
 from omamori_protocol.vocabulary import Direction
 
 CLIENT = bytes(10) + b"\xff\xff" + bytes([192, 168, 10, 11])
+OWN_MAC = b"\x02\x00\x00\x00\x00\xfe"
 SERVER6 = ipaddress.IPv6Address("2001:db8::1").packed
 
 
@@ -52,8 +53,8 @@ class MemoryMap:
 @pytest.fixture
 def maps(monkeypatch: pytest.MonkeyPatch) -> dict[str, MemoryMap]:
     made = {name.value: MemoryMap() for name in MapName}
-    made["config"].content[b"\0\0\0\0"] = layout.CONFIG.pack(layout.ABI, 7, 3, 2, 60, 7200)
-    monkeypatch.setattr(module, "BpfMap", lambda path, _key, _value: made[path.name])
+    made["config"].content[b"\0\0\0\0"] = layout.CONFIG.pack(layout.ABI, 7, 3, 2, 60, 7200, 300, OWN_MAC)
+    monkeypatch.setattr(module, "BpfMap", lambda path, _key, _value, **_: made[path.name])
     return made
 
 
@@ -63,7 +64,9 @@ def gate(maps: dict[str, MemoryMap]) -> Gate:
 
 
 def test_terminal_has_ipv4_again_a_readable_mac_and_unix_time(gate: Gate, maps: dict[str, MemoryMap]) -> None:
-    value = layout.TERMINAL.pack(b"\x02\x00\x00\x00\x00\x0b", 2, 400_000_000_000, 499_500_000_000, 7, 900)
+    value = layout.TERMINAL.pack(
+        b"\x02\x00\x00\x00\x00\x0b", 2, 400_000_000_000, 499_500_000_000, 7, 900, 5, 600, 90, 60
+    )
     maps["terminals"].content[CLIENT] = value
     terminal = gate.terminal("192.168.10.11")
     assert terminal is not None
@@ -155,8 +158,8 @@ def test_one_prefix_more_than_the_map_holds_is_refused_and_nothing_changes(
 
 
 def test_maps_of_another_version_are_not_used(maps: dict[str, MemoryMap]) -> None:
-    maps["config"].content[b"\0\0\0\0"] = layout.CONFIG.pack(layout.ABI + 1, 7, 3, 2, 60, 7200)
-    with pytest.raises(GateUnavailableError, match="version 2 instead of 1"):
+    maps["config"].content[b"\0\0\0\0"] = layout.CONFIG.pack(layout.ABI + 1, 7, 3, 2, 60, 7200, 300, OWN_MAC)
+    with pytest.raises(GateUnavailableError, match="version 3 instead of 2"):
         Gate(Path("/nowhere"))
 
 

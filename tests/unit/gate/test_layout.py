@@ -19,7 +19,7 @@ GATE = Path(__file__).resolve().parents[3] / "firmware" / "gate"
 STRUCTURES = {
     "omamori_config": (
         layout.CONFIG,
-        ["abi", "flags", "wan_ifindex", "lan_ifindex", "udp_idle_ns", "tcp_idle_ns"],
+        ["abi", "flags", "wan_ifindex", "lan_ifindex", "udp_idle_ns", "tcp_idle_ns", "station_idle_ns", "own_mac"],
     ),
     "omamori_port": (layout.PORT, ["role", "index"]),
     "omamori_block_key": (layout.BLOCK_KEY, ["prefixlen", "addr"]),
@@ -32,23 +32,35 @@ STRUCTURES = {
     "omamori_terminal_key": (layout.TERMINAL_KEY, ["addr"]),
     "omamori_terminal": (
         layout.TERMINAL,
-        ["mac", "ifindex", "first_ns", "last_ns", "tx_packets", "tx_bytes"],
+        [
+            *("mac", "ifindex", "first_ns", "last_ns", "tx_packets", "tx_bytes"),
+            *("rx_packets", "rx_bytes", "bypassed_tx_bytes", "bypassed_rx_bytes"),
+        ],
     ),
     "omamori_flow_key": (
         layout.FLOW_KEY,
-        ["a", "b", "aport", "bport", "vlan", "inner_vlan", "session", "proto"],
+        ["a", "b", "aport", "bport", "vlan", "inner_vlan", "session", "proto", "tunnel"],
     ),
     "omamori_flow": (
         layout.FLOW,
-        ["learned_ns", "last_ns", "in_packets", "in_bytes", "out_packets", "out_bytes"],
+        ["learned_ns", "last_ns", "in_packets", "in_bytes", "out_packets", "out_bytes", "epoch"],
     ),
+    "omamori_exempt": (layout.EXEMPT, ["kind", "id"]),
+    "omamori_exempt_mac_key": (layout.EXEMPT_MAC_KEY, ["mac"]),
+    "omamori_exempt_mac": (layout.EXEMPT_MAC, ["id"]),
+    "omamori_station_key": (layout.STATION_KEY, ["mac", "vlan"]),
+    "omamori_station": (layout.STATION, ["ifindex", "last_ns"]),
     "omamori_count": (layout.COUNT, ["packets", "bytes"]),
 }
 NUMBERS = {
     "OMAMORI_GATE_ABI": layout.ABI,
-    "OMAMORI_MARK_BYPASS": PLAN.mark_bypass,
-    "OMAMORI_MARK_SKIP": PLAN.mark_skip,
-    "OMAMORI_MARK_MASK": PLAN.marks,
+    "OMAMORI_MARK_MASK": sum(layout.Mark),
+    **{f"OMAMORI_MARK_{mark.name}": mark for mark in layout.Mark},
+    "OMAMORI_MAX_EXEMPT": layout.MAX_EXEMPT,
+    "OMAMORI_MAX_EXEMPT_MAC": layout.MAX_EXEMPT_MAC,
+    "OMAMORI_MAX_STATIONS": layout.MAX_STATIONS,
+    "OMAMORI_CONTROL_SLOTS": layout.CONTROL_SLOTS,
+    "OMAMORI_UNINSPECTED_SLOTS": layout.UNINSPECTED_SLOTS,
     "OMAMORI_MAX_PORTS": layout.MAX_PORTS,
     "OMAMORI_MAX_BLOCK": layout.MAX_BLOCK,
     "OMAMORI_MAX_BLOCKED": layout.MAX_BLOCKED,
@@ -61,6 +73,9 @@ NUMBERS = {
     **{f"OMAMORI_CONFIG_{flag.name}": flag for flag in layout.ConfigFlag},
     **{f"OMAMORI_COUNTER_{counter.name}": counter for counter in layout.Counter},
     "OMAMORI_COUNTER_COUNT": len(layout.Counter),
+    **{f"OMAMORI_CONTROL_{slot.name}": slot for slot in layout.ControlSlot},
+    **{f"OMAMORI_UNINSPECTED_{reason.name}": reason for reason in layout.Uninspected},
+    **{f"OMAMORI_EXEMPT_{kind.name}": kind for kind in layout.ExemptKind},
 }
 
 
@@ -124,3 +139,8 @@ def test_number_is_the_header_s(compiled: dict[str, int | str], name: str) -> No
 
 def test_map_names_are_the_header_s(compiled: dict[str, int | str]) -> None:
     assert {name.value for name in layout.MapName} == {compiled[f"OMAMORI_MAP_{name.name}"] for name in layout.MapName}
+
+
+def test_plan_uses_the_gate_s_marks() -> None:
+    assert PLAN.mark_bypass == layout.Mark.BYPASS
+    assert PLAN.mark_skip == layout.Mark.SKIP
