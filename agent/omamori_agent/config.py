@@ -60,6 +60,11 @@ class Paths:
         return self.image / "engine/suricata.yaml"
 
     @property
+    def regulatory_database(self) -> Path:
+        """Which radio channels each country allows, as the kernel reads it."""
+        return self.root / "usr/lib/firmware/regulatory.db"
+
+    @property
     def empty_feed(self) -> Path:
         """Unpacked feed of serial 0 that `current` points at on first boot."""
         return self.image / "feed-empty"
@@ -129,6 +134,21 @@ class Paths:
         return self.run / "eve/eve.json"
 
     @property
+    def wifi_config(self) -> Path:
+        """Configuration of hostapd, written by us; memory only."""
+        return self.run / "wifi/hostapd.conf"
+
+    @property
+    def hostapd(self) -> Path:
+        """Directory below which hostapd's control sockets lie, one directory for each of its runs."""
+        return self.run / "hostapd"
+
+    @property
+    def interfaces(self) -> Path:
+        """The kernel's list of network interfaces."""
+        return self.root / "sys/class/net"
+
+    @property
     def bpf(self) -> Path:
         """Directory of the gate's pinned maps."""
         return self.root / "sys/fs/bpf/omamori"
@@ -151,7 +171,10 @@ class Paths:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Release:
-    """Content of ``release.json``; `build_time` is Unix time in seconds."""
+    """Content of ``release.json``; `build_time` is Unix time in seconds.
+
+    `radio` is the interface of the board's Wi-Fi radio, or None when the board never has one.
+    """
 
     version: str
     flavour: str
@@ -159,6 +182,7 @@ class Release:
     model: str
     build_time: int
     kernel: str
+    radio: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -260,6 +284,7 @@ def load_release(path: Path) -> Release:
         model=_text(body, "model", 32, path),
         build_time=build_time,
         kernel=_text(body, "kernel", 128, path),
+        radio=None if body["radio"] is None else _text(body, "radio", 15, path),
     )
 
 

@@ -17,6 +17,7 @@ RELEASE: dict[str, Any] = {
     "model": "ZA-SA3500N",
     "build_time": 1_700_000_000,
     "kernel": "6.12.0",
+    "radio": "wlan0",
 }
 
 
