@@ -394,7 +394,7 @@ class Builder:
 
     def _sources(self) -> str:
         tree = self._tree
-        return sha256_tree([*tree.device_packages, tree.units, tree.wire, tree.engine])
+        return sha256_tree([*tree.device_packages, tree.units, tree.wire, tree.engine, tree.wifi])
 
     def _code(self, *modules: str) -> str:
         here = Path(__file__).parent

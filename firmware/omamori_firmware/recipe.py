@@ -72,6 +72,11 @@ class SourceTree:
         return self.top / "firmware" / "engine"
 
     @property
+    def wifi(self) -> Path:
+        """The access point's units."""
+        return self.top / "firmware" / "wifi"
+
+    @property
     def gate(self) -> Path:
         """Source of the gate."""
         return self.top / "firmware" / "gate"

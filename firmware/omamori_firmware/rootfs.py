@@ -121,7 +121,7 @@ def install_sections(text: str) -> list[tuple[str, str]]:
 
 
 def _install_data_plane(root: Path, parts: Parts, warn: Callable[[str], None]) -> None:
-    for name, source in (("wire", parts.tree.wire), ("engine", parts.tree.engine)):
+    for name, source in (("wire", parts.tree.wire), ("engine", parts.tree.engine), ("wifi", parts.tree.wifi)):
         if not source.is_dir():
             warn(f"{source} is not there: the image has no {name}")
         copy_tree(source, root / _HOME / name)
@@ -137,7 +137,7 @@ def _install_units(root: Path, parts: Parts, warn: Callable[[str], None]) -> lis
     ours = [
         place / path.name for path in parts.tree.recipe.glob(f"overlay/*/{_UNITS}/*") if (place / path.name).is_file()
     ]
-    for part in ("wire", "engine"):
+    for part in ("wire", "engine", "wifi"):
         units = [path for path in sorted((root / _HOME / part).glob("*")) if path.suffix in _UNIT_SUFFIXES]
         ours += [unit.rename(place / unit.name) for unit in units]
     for unit in sorted(parts.tree.units.glob("*")):
@@ -169,8 +169,10 @@ def _write_settings(root: Path, release: Release, kernel: Kernel) -> None:
         "model": board.model,
         "build_time": release.build_time,
         "kernel": kernel.release,
+        "radio": board.radio.expected,
     }
     _write(root / _HOME / "release.json", json.dumps(facts, sort_keys=True) + "\n")
+    _write(root / _HOME / "board.env", f"RADIO={board.radio.interface}\n")  # for units
     settings = root / "usr/lib/systemd/system.conf.d/omamori.conf"
     _write(
         settings,

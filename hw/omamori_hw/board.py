@@ -23,6 +23,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 _MODEL = re.compile(r"[A-Z0-9][A-Z0-9-]{0,31}")
 _MODULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _CONSOLE = re.compile(r"tty[A-Z]{1,4}[0-9]{1,3}(,[0-9]{4,7})?")
+_INTERFACE = re.compile(r"[a-z][a-z0-9]{0,14}")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,63}")
 _ARGUMENT = re.compile(r"[A-Za-z0-9_.-]+(=[A-Za-z0-9_.,:/-]*)?")
 
@@ -62,10 +63,15 @@ class Ports:
 
 @dataclass(frozen=True)
 class Radio:
-    """The Wi-Fi radio, if there is one."""
+    """The Wi-Fi radio. `presence` is ``never``, or ``detect`` where some machines of the board have one."""
 
-    present: bool
+    presence: str
     interface: str
+
+    @property
+    def expected(self) -> str | None:
+        """Interface that a radio of this board has; None when there never is one."""
+        return self.interface if self.presence == "detect" else None
 
 
 @dataclass(frozen=True)
@@ -227,7 +233,10 @@ def _validate(board: Board, where: str) -> None:
     _match(_CONSOLE, [board.platform.console, board.platform.shell_console], f"{where}: platform.console")
     _match(_PACKAGE, [board.platform.kernel_package], f"{where}: platform.kernel_package")
     _match(_ARGUMENT, board.platform.kernel_arguments, f"{where}: platform.kernel_arguments")
-    _match(_NAME, [*board.ports.roles, board.radio.interface], f"{where}: ports.roles")
+    _match(_NAME, board.ports.roles, f"{where}: ports.roles")
+    _match(_INTERFACE, [board.radio.interface], f"{where}: radio.interface")
+    if board.radio.presence not in {"never", "detect"}:
+        raise BoardError(f"{where}: radio.presence", "must be never or detect")
     if len(board.ports.roles) != 2 or not 2 <= board.ports.minimum <= board.ports.maximum <= 32:
         raise BoardError(f"{where}: ports", "needs two roles and 2 <= minimum <= maximum <= 32")
     for key in ("initrd", "initrd_load", "root"):

@@ -24,13 +24,22 @@ def test_first_port_is_wan_and_the_others_count_from_one() -> None:
     assert [ports.role(position) for position in range(3)] == ["wan", "lan", "lan"]
 
 
+def test_a_radio_is_looked_for_only_where_a_board_may_have_one() -> None:
+    assert parse_board(GOOD.encode()).radio.expected == "wlan0"
+    assert parse_board(GOOD.replace('"detect"', '"never"', 1).encode()).radio.expected is None
+
+
 @pytest.mark.parametrize(
     ("old", "new", "where"),
     [
         ('arch = "x86_64"', 'arch = "riscv"', "platform.arch"),
         ('arch = "x86_64"', "arch = 64", "platform.arch"),
         ("format = 1", "format = 2", "format"),
-        ('[radio]\npresent = false\ninterface = "wlan0"', "", "radio"),
+        ('[radio]\npresence = "detect"\ninterface = "wlan0"', "", "radio"),
+        ('presence = "detect"', 'presence = "maybe"', "radio.presence"),
+        ('presence = "detect"', "presence = true", "radio.presence"),
+        ('interface = "wlan0"', 'interface = "wlan0 up; reboot"', "radio.interface"),
+        ('interface = "wlan0"', 'interface = "wlan0123456789ab"', "radio.interface"),
         ("slot_mib = 64", "slot_mib = 64\ncolour = 1", "disk.colour"),
         ("slot_mib = 64", "", "disk.slot_mib"),
         ("slot_mib = 64", "slot_mib = true", "disk.slot_mib"),
