@@ -77,7 +77,8 @@ def _broker(options: argparse.Namespace) -> BrokerAddress | None:
 
 def _publish_feed(options: argparse.Namespace) -> None:
     broker = _broker(options)
-    done = _repository(options).publish_feed(packs.read_pack(options.pack), check_channel(options.channel))
+    increment = packs.read_increment(options.increment) if options.increment is not None else None
+    done = _repository(options).publish_feed(packs.read_pack(options.pack), check_channel(options.channel), increment)
     _published(done, as_json=options.json)
     if broker is not None:
         announcement.announce(broker, done.channel, done.serial)
@@ -120,6 +121,8 @@ def _print_status(status: RepositoryStatus, now: datetime) -> None:
         )
     for feed in status.feeds:
         print(f"feed {feed.channel}: serial {feed.serial}, {feed.length} bytes, sha256 {feed.sha256}")
+        for item in feed.increments:
+            print(f"  from serial {item.start} to {item.goal}: {item.size} bytes")
 
 
 def _pki_server(options: argparse.Namespace) -> None:
@@ -257,6 +260,12 @@ def _add_repository_commands(commands: _Commands) -> None:
     command = group.add_parser("feed", help="make a feed pack the current one of its channel")
     _add_repository(command)
     command.add_argument("pack", metavar="PACK", type=Path, help="pack.tar.gz from omamori-feed build")
+    command.add_argument(
+        "--increment",
+        metavar="FILE",
+        type=Path,
+        help="from omamori-feed increment, between the published pack and PACK",
+    )
     _add_announcement(command, required=False)
     command.set_defaults(run=_publish_feed)
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -23,20 +23,24 @@ from typing import TypeVar
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
 
 from omamori_protocol import topics
+from omamori_protocol.errors import MalformedError
+from omamori_protocol.feed_offer import FeedOffer, OfferedIncrement, increment_target, parse_offer
+from omamori_protocol.feed_pack import MAX_PACK_BYTES
 
 from .clock import Clock
 from .errors import RejectedError, SetupError
 from .files import exclusive, make_public_directory, new_directory, read_bounded, write_atomic
 from .keys import KeyDirectory
 from .metadata import check_signed_by, new_targets, parse, sign, to_bytes
-from .packs import VerifiedPack
+from .packs import ReadIncrement, VerifiedPack, prove
 from .roles import DELEGATED, FEED, FIRMWARE, ROLES, ROOT, SNAPSHOT, TARGETS, TIMESTAMP, Lifetimes
 
 S = TypeVar("S", Root, Targets, Snapshot, Timestamp)
 
 MAX_METADATA_BYTES = 5 * 1000 * 1000
 _MAX_ROOT_ROTATIONS = 256
-_KEPT_PACKS = 3
+_KEPT_FILES = 2  # of each kind and channel that nothing names any more, for clients that are in the middle
+MAX_INCREMENTS = 30  # that a channel offers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,12 +71,13 @@ class RoleStatus:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FeedStatus:
-    """The pack that a channel serves."""
+    """The pack that a channel serves, and the increments to it."""
 
     channel: str
     serial: int
     length: int
     sha256: str
+    increments: tuple[OfferedIncrement, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -139,11 +144,17 @@ class Repository:
             write_atomic(folder / "timestamp.json", to_bytes(timestamp))
         return Published(versions=dict.fromkeys(ROLES, 1))
 
-    def publish_feed(self, pack: VerifiedPack, channel: str) -> Published:
+    def publish_feed(self, pack: VerifiedPack, channel: str, increment: ReadIncrement | None = None) -> Published:
         """Make `pack` the current one of `channel`.
 
+        Args:
+            pack: The pack.
+            channel: Its channel.
+            increment: What leads to it from the pack that is published now. Without one, boxes take the pack.
+
         Raises:
-            RejectedError: The pack is of another channel, or its serial is not greater than the published one.
+            RejectedError: The pack is of another channel, its serial is not greater than the published one, or the
+                increment does not lead from the published pack to it.
             SetupError: The repository is not one, or not signed by these keys.
             TransientError: Another publisher is at work.
         """
@@ -154,23 +165,51 @@ class Repository:
                 hint=f"build it again: omamori-feed build --channel {channel}",
             )
         with self._changing() as current:
-            feed = current.delegated[FEED]
-            published = _serial(feed.signed.targets.get(target_path))
-            if pack.manifest.serial <= published:
+            targets = current.delegated[FEED].signed.targets
+            before = targets.get(target_path)
+            published = _offer(before) if before is not None else FeedOffer(0)
+            if pack.manifest.serial <= published.serial:
                 raise RejectedError(
-                    f"serial {pack.manifest.serial} is not greater than the published {published}",
-                    hint=f"build the pack again with --serial {published + 1} or more; boxes refuse to go back",
+                    f"serial {pack.manifest.serial} is not greater than the published {published.serial}",
+                    hint=f"build the pack again with --serial {published.serial + 1} or more; boxes refuse to go back",
                 )
-            target = TargetFile.from_data(target_path, pack.data, ["sha256"])
-            target.unrecognized_fields["custom"] = {"format": 1, "serial": pack.manifest.serial}
-            for name in target.get_prefixed_paths():
-                place = self._targets / name
-                make_public_directory(place.parent)
-                write_atomic(place, pack.data)
-            feed.signed.targets[target_path] = target
+            increments: list[OfferedIncrement] = []
+            if increment is not None:
+                self._check_increment(increment, before, published.serial, pack)
+                new = OfferedIncrement(increment.start, increment.goal, len(increment.data))
+                increments = kept_increments([*published.increments, new], len(pack.data))
+                if increments:  # one that is larger than the pack is of no use
+                    self._put(targets, increment_target(channel, new.start, new.goal), increment.data, {"format": 1})
+            for old in published.increments:
+                if old not in increments:
+                    targets.pop(increment_target(channel, old.start, old.goal), None)
+            offer = FeedOffer(pack.manifest.serial, pack.manifest_sha256, tuple(increments))
+            self._put(targets, target_path, pack.data, offer.to_custom())
             versions = self._sign_delegated(current, [FEED])
             self._prune_targets(current)
         return Published(channel=channel, serial=pack.manifest.serial, versions=versions)
+
+    def _put(self, targets: dict[str, TargetFile], path: str, data: bytes, custom: object) -> None:
+        """Store a target's bytes and name it; nothing is signed."""
+        target = TargetFile.from_data(path, data, ["sha256"])
+        target.unrecognized_fields["custom"] = custom
+        for name in target.get_prefixed_paths():
+            place = self._targets / name
+            make_public_directory(place.parent)
+            write_atomic(place, data)
+        targets[path] = target
+
+    def _check_increment(
+        self, increment: ReadIncrement, before: TargetFile | None, published: int, pack: VerifiedPack
+    ) -> None:
+        if before is None or (increment.start, increment.goal) != (published, pack.manifest.serial):
+            raise RejectedError(
+                f"the increment leads from serial {increment.start} to {increment.goal}, "
+                f"not from {published} to {pack.manifest.serial}",
+                hint="omamori-feed increment PUBLISHED_PACK NEW_PACK",
+            )
+        (name,) = before.get_prefixed_paths()
+        prove(read_bounded(self._targets / name, MAX_PACK_BYTES), increment, pack)
 
     def refresh(self, *, is_offline_included: bool = False) -> Published:
         """Sign snapshot and timestamp again, and every other role that has lived half of its life.
@@ -219,11 +258,13 @@ class Repository:
             feeds=tuple(
                 FeedStatus(
                     channel=path.split("/")[1],
-                    serial=_serial(target),
+                    serial=_offer(target).serial,
                     length=target.length,
                     sha256=target.hashes["sha256"],
+                    increments=_offer(target).increments,
                 )
                 for path, target in sorted(current.delegated[FEED].signed.targets.items())
+                if path == topics.feed_target(path.split("/")[1])
             ),
         )
 
@@ -303,24 +344,36 @@ class Repository:
         return versions
 
     def _prune_targets(self, current: _Current) -> None:
-        """Remove packs that nothing refers to; the last few stay for clients that are in the middle."""
+        """Remove packs and increments that nothing refers to; the last few stay for clients that are in the middle."""
         used = {
             self._targets / name
             for target in current.delegated[FEED].signed.targets.values()
             for name in target.get_prefixed_paths()
         }
         for channel in (self._targets / FEED).iterdir():
-            packs = sorted(channel.iterdir(), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-            for path in packs[_KEPT_PACKS:]:
-                if path not in used:
+            for pattern in ("*.pack.tar.gz", "*.increment"):
+                unused = [path for path in channel.glob(pattern) if path not in used]
+                for path in sorted(unused, key=lambda path: path.stat().st_mtime_ns)[:-_KEPT_FILES]:
                     path.unlink()
 
 
-def _serial(target: TargetFile | None) -> int:
-    if target is None:
-        return 0
-    custom = target.unrecognized_fields.get("custom")
-    serial = custom.get("serial") if isinstance(custom, dict) else None
-    if type(serial) is not int:
-        raise SetupError(f"the published target {target.path} has no serial")
-    return serial
+def kept_increments(increments: Sequence[OfferedIncrement], pack_bytes: int) -> list[OfferedIncrement]:
+    """Return which increments are still worth offering, the newest being last.
+
+    They form one chain to its goal; beyond `MAX_INCREMENTS`, or as many bytes as the pack, nobody would take them.
+    """
+    kept: list[OfferedIncrement] = []
+    total = 0
+    for item in reversed(increments):
+        total += item.size
+        if len(kept) == MAX_INCREMENTS or total >= pack_bytes or (kept and kept[0].start != item.goal):
+            break
+        kept.insert(0, item)
+    return kept
+
+
+def _offer(target: TargetFile) -> FeedOffer:
+    try:
+        return parse_offer(target.unrecognized_fields.get("custom"))
+    except MalformedError as err:
+        raise SetupError(f"the published target {target.path} is not described as a feed: {err}") from err

@@ -23,6 +23,7 @@ from omamori_protocol.topics import check_channel
 from .compiler import CompiledFeed, compile_feed, parse_created
 from .engine import Engine
 from .errors import EngineError, FeedError
+from .increment_writer import write_increment
 from .pack_reader import check_content, read_pack
 from .pack_writer import write_pack
 
@@ -76,6 +77,18 @@ def _show(options: argparse.Namespace) -> None:
         print(f"{rules.path}: {rules.count} rules")
 
 
+def _increment(options: argparse.Namespace) -> None:
+    done = write_increment(options.old, options.new, options.out)
+    if options.json:
+        print(json.dumps(dataclasses.asdict(done), indent=2))
+        return
+    for path in sorted(done.added):
+        print(f"{path}: {done.added[path]} added, {done.removed[path]} removed")
+    for path in done.whole:
+        print(f"{path}: whole")
+    print(f"{options.out}: from serial {done.start} to {done.goal}, {done.size} bytes")
+
+
 def _engine(options: argparse.Namespace) -> Engine | None:
     if options.engine_root is not None:
         return Engine.in_root(options.engine_root)
@@ -112,6 +125,13 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--created", metavar="TIME", help="RFC 3339 time or seconds; default SOURCE_DATE_EPOCH or now")
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=_build)
+
+    command = commands.add_parser("increment", help="write what changes from one pack to a later one")
+    command.add_argument("old", metavar="OLD_PACK", type=Path, help="the pack that is published now")
+    command.add_argument("new", metavar="NEW_PACK", type=Path, help="the pack that shall be published")
+    command.add_argument("--out", type=Path, required=True, help="increment to write")
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.set_defaults(run=_increment)
 
     command = commands.add_parser("show", help="show what a pack holds")
     command.add_argument("pack", metavar="PACK", type=Path)
