@@ -6,13 +6,14 @@ a person must treat them as hostile.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from omamori_protocol.device import format_mac
 from omamori_protocol.vocabulary import WireEnum
 
 from .clock import to_rfc3339
-from .facts import BoxFacts, EventFacts
+from .facts import BoxFacts, EventFacts, LedgerFacts, LedgerSum, SettingsFacts
 from .health import Health
 
 
@@ -51,7 +52,58 @@ def box_object(box: BoxFacts, health: Health, name: str | None) -> dict[str, Any
             "blocked": box.blocked_packets,
         },
         "certificate_expires": _time(None if box.certificate_expires_s is None else box.certificate_expires_s * 1000),
+        "settings": None if box.settings is None else settings_object(box.settings),
+        "ledger": sums_object(box.ledger),
         "refused_messages": box.refused,
+    }
+
+
+def settings_object(settings: SettingsFacts) -> dict[str, Any]:
+    """Return what a box reported about its settings; `version` is that of the desired state it has accepted."""
+    refused = {"version": settings.refused_version, "reason": settings.refused_reason}
+    command = {
+        "id": None if settings.command_id is None else settings.command_id.hex(),
+        "state": _word(settings.command_state),
+        "reason": settings.command_reason,
+    }
+    return {
+        "version": settings.version,
+        "state": _word(settings.state),
+        "reported": _time(settings.at_s * 1000),
+        "parts": {part.part.word: {"state": part.state.word, "reason": part.reason} for part in settings.parts},
+        "refused": None if settings.refused_reason is None else refused,
+        "command": None if settings.command_id is None else command,
+        "bypass_until": _time(None if settings.bypass_until_s is None else settings.bypass_until_s * 1000),
+    }
+
+
+def sums_object(sums: Sequence[LedgerSum]) -> dict[str, Any]:
+    """Return what passed uninspected, by reason; spans of different reasons may lie over each other."""
+    return {
+        entry.reason.word: {
+            "seconds": entry.seconds,
+            "packets": entry.packets,
+            "bytes": entry.size_bytes,
+            "latest": _time(entry.latest_ms),
+        }
+        for entry in sums
+    }
+
+
+def ledger_object(entry: LedgerFacts) -> dict[str, Any]:
+    """Return one entry of the uninspected ledger; `occurred` is when its span began."""
+    return {
+        "id": entry.id,
+        "device": entry.device,
+        "boot": entry.boot,
+        "seq": entry.seq,
+        "occurred": _time(entry.occurred_ms),
+        "box_time": _time(entry.at_ms),
+        "received": _time(entry.received_ms),
+        "reason": entry.reason.word,
+        "seconds": entry.seconds,
+        "packets": entry.packets,
+        "bytes": entry.size_bytes,
     }
 
 

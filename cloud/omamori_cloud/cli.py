@@ -15,16 +15,17 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from .as_json import alert_object, box_object, event_object
+from .as_json import alert_object, box_object, event_object, ledger_object, sums_object
 from .clock import JAPAN, system_clock, to_datetime, to_rfc3339
 from .config import CloudConfig, load_config
 from .daemon import Daemon
 from .errors import CloudError, QueryError
 from .harmless import harmless
 from .health import assess
-from .page.api import alert_query
+from .page.api import alert_query, ledger_query
 from .store.database import check_schema, migrate, open_database
-from .store.reader import MAX_ALERTS, Reader
+from .store.queries import MAX_ALERTS, MAX_LEDGER
+from .store.reader import Reader
 
 _DESCRIPTION = """\
 The cloud behind Omamori boxes: takes in what they say (MQTT), keeps it (SQLite or PostgreSQL), shows it (HTTP).
@@ -67,6 +68,13 @@ def _parser() -> argparse.ArgumentParser:
 
     events = commands.add_parser("events", parents=[common], help="list feed and system events, newest first")
     events.add_argument("--json", action="store_true", help="for scripts: the object of /api/v1/events")
+
+    ledger = commands.add_parser("ledger", parents=[common], help="list what passed a box uninspected, newest first")
+    ledger.add_argument("--json", action="store_true", help="for scripts: the object of /api/v1/ledger")
+    ledger.add_argument("--device", metavar="ID", required=True, help="the box")
+    ledger.add_argument("--since", metavar="TIME", help="as for alerts")
+    ledger.add_argument("--before", metavar="PLACE", help="continue where an answer's `next` says")
+    ledger.add_argument("--limit", metavar="N", help=f"at most so many (1-{MAX_LEDGER}, normally 100)")
     return parser
 
 
@@ -180,6 +188,34 @@ def _events(config: CloudConfig, arguments: argparse.Namespace) -> int:
     return 0
 
 
+_LEDGER_PARAMETERS = ("since", "device", "before", "limit")
+
+
+def _ledger(config: CloudConfig, arguments: argparse.Namespace) -> int:
+    given = {name: getattr(arguments, name) for name in _LEDGER_PARAMETERS}
+    now_ms = system_clock()
+    query = ledger_query({name: value for name, value in given.items() if value is not None}, now_ms)
+    reader = _reader(config)
+    page = reader.ledger(query)
+    if arguments.json:
+        _print_json(
+            {
+                "as_of": to_rfc3339(now_ms),
+                "device": query.device,
+                "sums": sums_object(reader.ledger_sums(query.device, query.since_ms)),
+                "entries": [ledger_object(entry) for entry in page.entries],
+                "next": None if page.next is None else str(page.next),
+            }
+        )
+        return 0
+    rows = [
+        (_local(entry.occurred_ms), entry.reason.word, str(entry.seconds), str(entry.packets), str(entry.size_bytes))
+        for entry in page.entries
+    ]
+    _print_table(("time (JST)", "reason", "seconds", "packets", "bytes"), rows)
+    return 0
+
+
 def _local(at_ms: int | None) -> str:
     return "never" if at_ms is None else f"{to_datetime(at_ms).astimezone(JAPAN):%Y-%m-%d %H:%M:%S}"
 
@@ -199,7 +235,14 @@ def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     Console().print(table)
 
 
-_COMMANDS = {"serve": _serve, "migrate": _migrate, "boxes": _boxes, "alerts": _alerts, "events": _events}
+_COMMANDS = {
+    "serve": _serve,
+    "migrate": _migrate,
+    "boxes": _boxes,
+    "alerts": _alerts,
+    "events": _events,
+    "ledger": _ledger,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

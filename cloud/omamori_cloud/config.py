@@ -66,6 +66,7 @@ class Limits:
     heartbeats_per_device: int = 2_880  # two days
     events_per_device: int = 200_000
     refusals_per_device: int = 100
+    ledger_entries_per_device: int = 20_000  # their sums are kept for ever
     batch_messages: int = 500  # messages stored in one transaction
 
 

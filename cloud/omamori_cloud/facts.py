@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from omamori_protocol.reported import PartName, PartState
 from omamori_protocol.vocabulary import (
     Action,
     Direction,
@@ -17,14 +18,73 @@ from omamori_protocol.vocabulary import (
     Presence,
     Severity,
     Slot,
+    UninspectedReason,
 )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PartFacts:
+    """What became of one part of a box's settings."""
+
+    part: PartName
+    state: PartState
+    reason: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SettingsFacts:
+    """What a box last reported about its settings; `version` 0 is "no document accepted yet".
+
+    `refused_reason` is set while the newest document that came was not taken at all.
+    """
+
+    received_ms: int
+    at_s: int
+    version: int
+    state: PartState | None
+    parts: tuple[PartFacts, ...] = ()
+    refused_version: int | None = None
+    refused_reason: str | None = None
+    command_id: bytes | None = None
+    command_state: PartState | None = None
+    command_reason: str | None = None
+    bypass_until_s: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LedgerSum:
+    """What passed uninspected for one reason; `latest_ms` is when the newest of it began."""
+
+    reason: UninspectedReason
+    seconds: int
+    packets: int
+    size_bytes: int
+    latest_ms: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LedgerFacts:
+    """One entry of the uninspected ledger; `occurred_ms` as in `EventFacts`, the beginning of the counted span."""
+
+    id: int
+    device: str
+    boot: int
+    seq: int
+    at_ms: int
+    occurred_ms: int
+    received_ms: int
+    reason: UninspectedReason
+    seconds: int
+    packets: int
+    size_bytes: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BoxFacts:
     """A box as its newest messages describe it; None is "it has not said".
 
-    Firmware, slot and feed are from the newer of state and heartbeat. `refused` counts messages not taken in.
+    Firmware, slot and feed are from the newer of state and heartbeat. `refused` counts messages not taken in. `ledger`
+    holds what ever passed uninspected, by reason.
     """
 
     device: str
@@ -50,6 +110,8 @@ class BoxFacts:
     bypassed_packets: int | None = None
     blocked_packets: int | None = None
     refused: int = 0
+    settings: SettingsFacts | None = None
+    ledger: tuple[LedgerSum, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

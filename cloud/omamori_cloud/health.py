@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from enum import IntEnum, StrEnum
 
+from omamori_protocol.reported import PartState
 from omamori_protocol.vocabulary import EngineState, FeedState
 
-from .facts import BoxFacts
+from .facts import BoxFacts, SettingsFacts
 from .presence import is_online
 
 CERTIFICATE_WARNING_S = 14 * 86400  # certificates last 90 days and are renewed long before
@@ -38,6 +39,8 @@ class Finding(StrEnum):
     FEED_ROLLED_BACK = "feed-rolled-back"
     FEED_STALE = "feed-stale"
     CERTIFICATE_EXPIRING = "certificate-expiring"
+    BYPASSED = "bypassed"
+    SETTINGS_REFUSED = "settings-refused"
 
 
 _LEVELS = {Finding.OFFLINE: Level.DANGER, Finding.ENGINE_DOWN: Level.DANGER}
@@ -115,6 +118,22 @@ class Health:
     findings: tuple[Finding, ...]
 
 
+def bypassed_until_ms(settings: SettingsFacts | None, now_ms: int) -> int | None:
+    """Return until when a command or the button lets everything pass a box; None if it does not."""
+    if settings is None or settings.bypass_until_s is None or settings.bypass_until_s * 1000 <= now_ms:
+        return None
+    return settings.bypass_until_s * 1000
+
+
+def _settings_findings(settings: SettingsFacts | None, now_ms: int) -> list[Finding]:
+    if settings is None:
+        return []
+    findings = [Finding.BYPASSED] if bypassed_until_ms(settings, now_ms) is not None else []
+    if settings.refused_reason is not None or any(part.state is PartState.REFUSED for part in settings.parts):
+        findings.append(Finding.SETTINGS_REFUSED)
+    return findings
+
+
 def assess(box: BoxFacts, *, now_ms: int, offline_after_s: int) -> Health:
     """Judge `box`.
 
@@ -143,6 +162,7 @@ def assess(box: BoxFacts, *, now_ms: int, offline_after_s: int) -> Health:
         expires_s = box.certificate_expires_s
         if expires_s is not None and expires_s - now_ms / 1000 < CERTIFICATE_WARNING_S:
             findings.append(Finding.CERTIFICATE_EXPIRING)
+        findings += _settings_findings(box.settings, now_ms)
     findings.sort(key=lambda finding: -_LEVELS.get(finding, Level.NOTICE))
     level = max((_LEVELS.get(finding, Level.NOTICE) for finding in findings), default=Level.OK)
     return Health(online=online, level=level, findings=tuple(findings))

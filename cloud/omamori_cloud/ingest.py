@@ -225,7 +225,8 @@ class Ingest:
             self._ended = f"the broker refuses us: {reason}"
             return
         options = SubscribeOptions(qos=1)
-        client.subscribe([(any_device(leaf), options) for leaf in (Leaf.STATE, Leaf.EVENT, Leaf.HEARTBEAT)])
+        leaves = (Leaf.STATE, Leaf.REPORTED, Leaf.EVENT, Leaf.HEARTBEAT)
+        client.subscribe([(any_device(leaf), options) for leaf in leaves])
 
     def _on_subscribe(self, client: Client, _data: Any, _mid: int, reasons: list[ReasonCode], _properties: Any) -> None:
         refused = [str(reason) for reason in reasons if reason.is_failure]

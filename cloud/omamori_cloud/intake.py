@@ -13,9 +13,11 @@ import dataclasses
 import ipaddress
 from enum import StrEnum
 
-from omamori_protocol.errors import OversizeError, ProtocolError, UnknownVersionError
+from omamori_protocol.errors import MalformedError, OversizeError, ProtocolError, UnknownVersionError
 from omamori_protocol.messages import Event, Heartbeat, State
+from omamori_protocol.reported import Reported
 from omamori_protocol.topics import Leaf, parse_device_topic
+from omamori_protocol.vocabulary import EventKind
 
 CONTENT_TYPE = "application/cbor"
 MAX_DETAIL = 200
@@ -23,10 +25,11 @@ MAX_DETAIL = 200
 _FUTURE_MS = 10 * 60 * 1000  # a clock may be a little fast
 _PAST_MS = 365 * 86400 * 1000  # a spool may be old, but not as old as this
 
-_RECORDS: dict[Leaf, type[Heartbeat | State | Event]] = {
+_RECORDS: dict[Leaf, type[Heartbeat | State | Event | Reported]] = {
     Leaf.HEARTBEAT: Heartbeat,
     Leaf.STATE: State,
     Leaf.EVENT: Event,
+    Leaf.REPORTED: Reported,
 }
 
 
@@ -58,7 +61,7 @@ class Message:
     """A delivery that says what it should."""
 
     device: str
-    body: Heartbeat | State | Event
+    body: Heartbeat | State | Event | Reported
     received_ms: int
     retained: bool = False
 
@@ -86,7 +89,7 @@ def take_in(delivery: Delivery) -> Message | Refusal:
     if delivery.content_type not in (None, CONTENT_TYPE):
         return refuse(device, RefusalReason.CONTENT_TYPE, f"{leaf}: content type {delivery.content_type!r:.80}")
     try:
-        body = _RECORDS[leaf].decode(delivery.payload)
+        body = _decode(leaf, delivery.payload)
     except OversizeError as err:
         return refuse(device, RefusalReason.OVERSIZE, f"{leaf}: {err}")
     except UnknownVersionError as err:
@@ -94,6 +97,13 @@ def take_in(delivery: Delivery) -> Message | Refusal:
     except ProtocolError as err:
         return refuse(device, RefusalReason.MALFORMED, f"{leaf}: {err}")
     return Message(device=device, body=body, received_ms=delivery.received_ms, retained=delivery.retained)
+
+
+def _decode(leaf: Leaf, payload: bytes) -> Heartbeat | State | Event | Reported:
+    body = _RECORDS[leaf].decode(payload)
+    if isinstance(body, Event) and body.kind is EventKind.LEDGER and body.uninspected_reason is None:
+        raise MalformedError("a ledger entry without a reason")
+    return body
 
 
 def occurred_ms(at_ms: int, received_ms: int) -> int:

@@ -90,7 +90,7 @@ class FakeBox:
             f"omamori/v1/{device or self.device}/{leaf}",
             payload,
             qos=0 if leaf == "hb" else 1,
-            retain=leaf == "state",
+            retain=leaf in {"state", "reported"},
             properties=properties,
         )
         if wait:

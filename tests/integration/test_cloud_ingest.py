@@ -13,7 +13,7 @@ import pytest
 
 from omamori_protocol.messages import Event
 from omamori_protocol.vocabulary import FeedState, Presence
-from unit.cloud.makers import alert, feed_event, heartbeat, state
+from unit.cloud.makers import alert, feed_event, heartbeat, ledger_event, reported, state
 
 from .cloud_rig import Rig, running_rig, wait_for
 
@@ -50,6 +50,24 @@ def test_the_same_event_twice_is_stored_once(rig: Rig) -> None:
         box.say("evt", event)
     box.say("evt", alert(seq=2, at_ms=now_ms()).encode())
     wait_for(lambda: len(rig.cloud.alerts()) == 2, "both alerts")
+
+
+def test_a_ledger_and_a_report_on_settings_arrive_once(rig: Rig) -> None:
+    box = rig.box()
+    entry = ledger_event(seq=1, at_ms=now_ms()).encode()
+    for _ in range(3):
+        box.say("evt", entry)
+    box.say("reported", reported(version=6, at_s=now_ms() // 1000).encode())
+    box.say("reported", reported(version=7, at_s=now_ms() // 1000).encode())
+    wait_for(lambda: (rig.cloud.box(BOX).get("settings") or {}).get("version") == 7, "the report")
+    wait_for(lambda: rig.cloud.box(BOX)["ledger"], "the ledger")
+    assert rig.cloud.box(BOX)["ledger"]["engine-down"]["packets"] == 3_400
+    (stored,) = rig.cloud.get(f"/api/v1/ledger?device={BOX}")["entries"]
+    assert (stored["reason"], stored["seconds"], stored["bytes"]) == ("engine-down", 12, 2_500_000)
+    rig.cloud.stop()
+    rig.cloud.start()  # the broker hands over its retained copy again
+    assert rig.cloud.box(BOX)["settings"]["version"] == 7
+    assert rig.cloud.box(BOX)["ledger"]["engine-down"]["packets"] == 3_400
 
 
 def test_what_happens_while_the_cloud_is_away_arrives_afterwards_once(rig: Rig) -> None:

@@ -17,8 +17,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
+from omamori_protocol.reported import PartState
 from omamori_protocol.vocabulary import Action, Direction, FeedState, Function, Presence, Severity
-from unit.cloud.makers import alert, feed_event, heartbeat, state
+from unit.cloud.makers import alert, feed_event, heartbeat, ledger_event, reported, state
 
 from .cloud_rig import FakeBox, Rig, running_rig, wait_for
 
@@ -259,6 +260,35 @@ def test_a_refused_feed_is_explained(browser: Browser, boxes: tuple[FakeBox, Fak
     boxes[0].say("state", state().encode())
 
 
+def test_the_page_of_a_box_tells_what_was_not_inspected_and_follows(
+    browser: Browser, boxes: tuple[FakeBox, FakeBox]
+) -> None:
+    browser.open()
+    browser.one(f"#box-{BOX} .box-more a").click()
+    wait_for(lambda: browser.driver.current_url.endswith(f"/box/{BOX}"), "the box's page")
+    assert "検査されずに通った通信の記録はありません" in browser.text("#ledger")
+    assert "設定についての報告はまだありません" in browser.text()
+    browser.mark()
+    boxes[0].say("evt", ledger_event(seq=70, at_ms=now_ms() - 30_000).encode())
+    boxes[0].say("reported", reported(at_s=now_ms() // 1000).encode())
+    wait_for(lambda: "検査の停止" in browser.text("#ledger"), "the ledger's entry", within_s=15)
+    wait_for(lambda: "反映済み" in browser.text(".parts"), "the report", within_s=15)
+    assert browser.is_marked()
+    ledger = browser.text("#ledger")
+    for words in ("検査されなかった通信", "この24時間", "この30日間", "12秒", "3,400", "2.5 MB"):
+        assert words in ledger
+    settings = browser.text(".parts")
+    for words in ("検査できないときの動作", "拒否", "no radio on this board", "待ち", "waits for the broker"):
+        assert words in settings
+    assert "反映できなかった設定があります" in browser.text(f"#box-{BOX}")
+    browser.one(".languages a[lang=en]").click()
+    wait_for(lambda: "Traffic that was not inspected" in browser.text("#ledger"), "English")
+    assert "Inspection stopped" in browser.text("#ledger")
+    browser.one(".languages a[lang=ja]").click()
+    boxes[0].say("reported", reported(parts=(), state=PartState.NONE, version=0, at_s=now_ms() // 1000).encode())
+    wait_for(lambda: "出荷時の設定" in browser.text(), "the report that all is as delivered", within_s=15)
+
+
 def test_hostile_names_do_nothing_in_a_real_browser(browser: Browser, boxes: tuple[FakeBox, FakeBox]) -> None:
     evil = "<img src=x onerror='window.broken=1'><script>window.broken=1</script>\u202egpj.exe"
     boxes[0].say("evt", alert(seq=60, at_ms=now_ms(), destination=evil, rule=evil, category=evil[:40]).encode())
@@ -281,8 +311,8 @@ def test_nothing_overflows_and_everything_is_legible(browser: Browser, width: in
         "Emulation.setDeviceMetricsOverride",
         {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 600},
     )
-    for language in ("ja", "en"):
-        browser.open(f"/?lang={language}")
+    for address in ("/?lang=ja", "/?lang=en", f"/box/{BOX}?lang=ja", f"/box/{BOX}?lang=en"):
+        browser.open(address)
         browser.script("document.querySelectorAll('details').forEach((item) => { item.open = true; })")
         assert browser.script("return document.documentElement.scrollWidth") <= width
         assert browser.script(CONTRASTS) == []

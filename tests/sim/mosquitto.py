@@ -17,6 +17,7 @@ from .pki import Authority
 ACL = """\
 pattern write omamori/v1/%u/hb
 pattern write omamori/v1/%u/state
+pattern write omamori/v1/%u/reported
 pattern write omamori/v1/%u/evt
 pattern write omamori/v1/%u/job/#
 pattern read omamori/v1/%u/cmd
@@ -25,6 +26,7 @@ pattern read omamori/v1/announce/#
 user ingest
 topic read omamori/v1/+/hb
 topic read omamori/v1/+/state
+topic read omamori/v1/+/reported
 topic read omamori/v1/+/evt
 topic read omamori/v1/+/job/#
 user publisher

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
-from omamori_cloud.as_json import alert_object, box_object, event_object
+from omamori_cloud.as_json import alert_object, box_object, event_object, ledger_object, sums_object
 from omamori_cloud.clock import Clock, parse_moment, to_rfc3339
 from omamori_cloud.errors import QueryError
 from omamori_cloud.health import assess
 from omamori_cloud.ingest import IngestStatus
 from omamori_cloud.store.database import newest_revision
-from omamori_cloud.store.reader import MAX_ALERTS, AlertQuery, Cursor, Reader
+from omamori_cloud.store.queries import MAX_ALERTS, MAX_LEDGER, AlertQuery, Cursor, LedgerQuery
+from omamori_cloud.store.reader import Reader
 from omamori_protocol.vocabulary import Function, Severity
 
 from .config import PageConfig
@@ -62,6 +63,21 @@ class API:
         events = [event_object(event) for event in self._reader.happenings(limit)]
         return JSONResponse({"as_of": to_rfc3339(self._clock()), "events": events})
 
+    def ledger(self, request: Request) -> Response:
+        """Return one page of a box's uninspected ledger, and its sums since the same moment."""
+        now_ms = self._clock()
+        query = ledger_query(_parameters(request, {"device", "since", "before", "limit"}), now_ms)
+        page = self._reader.ledger(query)
+        return JSONResponse(
+            {
+                "as_of": to_rfc3339(now_ms),
+                "device": query.device,
+                "sums": sums_object(self._reader.ledger_sums(query.device, query.since_ms)),
+                "entries": [ledger_object(entry) for entry in page.entries],
+                "next": None if page.next is None else str(page.next),
+            }
+        )
+
     def health(self, _request: Request) -> Response:
         """Say whether the page and the store work, and whether messages come in."""
         self._reader.refusals(1)
@@ -106,7 +122,7 @@ def alert_query(parameters: Mapping[str, str], now_ms: int) -> AlertQuery:
     Raises:
         QueryError: A value makes no sense.
     """
-    function = severity = since_ms = before = None
+    function = severity = None
     if "function" in parameters:
         try:
             function = Function(Function.from_word(parameters["function"]))
@@ -114,21 +130,42 @@ def alert_query(parameters: Mapping[str, str], now_ms: int) -> AlertQuery:
             raise QueryError("function", str(err)[:200]) from err
     if "severity" in parameters:
         severity = Severity(_number(parameters, "severity", 1, 3))
-    if "since" in parameters:
-        try:
-            since_ms = parse_moment(parameters["since"], now_ms)
-        except (ValueError, OverflowError) as err:
-            raise QueryError(
-                "since", f"{parameters['since'][:40]!r} is not a time", hint="2026-01-31T09:00:00Z, or 10m, 2h, 3d"
-            ) from err
-    if "before" in parameters:
-        before = Cursor.parse(parameters["before"])
     return AlertQuery(
         device=parameters.get("device"),
         severity=severity,
         function=function,
         terminal=parameters.get("terminal"),
-        since_ms=since_ms,
-        before=before,
+        since_ms=_since(parameters, now_ms),
+        before=_place(parameters),
         limit=_number(parameters, "limit", 100, MAX_ALERTS),
     )
+
+
+def ledger_query(parameters: Mapping[str, str], now_ms: int) -> LedgerQuery:
+    """Return the question about a ledger that a script's parameters put; `device` must be among them.
+
+    Raises:
+        QueryError: A value makes no sense, or no box is named.
+    """
+    if "device" not in parameters:
+        raise QueryError("device", "is missing", hint="a ledger is asked for by box: ?device=…")
+    return LedgerQuery(
+        device=parameters["device"],
+        since_ms=_since(parameters, now_ms),
+        before=_place(parameters),
+        limit=_number(parameters, "limit", 100, MAX_LEDGER),
+    )
+
+
+def _since(parameters: Mapping[str, str], now_ms: int) -> int | None:
+    if "since" not in parameters:
+        return None
+    text = parameters["since"]
+    try:
+        return parse_moment(text, now_ms)
+    except (ValueError, OverflowError) as err:
+        raise QueryError("since", f"{text[:40]!r} is not a time", hint="2026-01-31T09:00:00Z, or 10m, 2h, 3d") from err
+
+
+def _place(parameters: Mapping[str, str]) -> Cursor | None:
+    return Cursor.parse(parameters["before"]) if "before" in parameters else None

@@ -55,6 +55,7 @@ class BoxView:
     findings: tuple[FindingView, ...]
     figures: tuple[FigureView, ...]
     spooled: str
+    more_url: str  # where more about the box is told; empty there
 
 
 def exact(at_ms: int) -> str:
@@ -62,7 +63,9 @@ def exact(at_ms: int) -> str:
     return f"{to_datetime(at_ms).astimezone(JAPAN):%Y-%m-%d %H:%M:%S} JST"
 
 
-def view_box(box: BoxFacts, *, name: str | None, now_ms: int, offline_after_s: int, words: Wording) -> BoxView:
+def view_box(
+    box: BoxFacts, *, name: str | None, now_ms: int, offline_after_s: int, words: Wording, more_url: str = ""
+) -> BoxView:
     """Return the card of `box`.
 
     Args:
@@ -71,6 +74,7 @@ def view_box(box: BoxFacts, *, name: str | None, now_ms: int, offline_after_s: i
         now_ms: The present.
         offline_after_s: Silence after which it counts as offline.
         words: The language.
+        more_url: Where more about the box is told, if not here.
     """
     health = assess(box, now_ms=now_ms, offline_after_s=offline_after_s)
     contact_ms = box.last_contact_ms
@@ -90,6 +94,7 @@ def view_box(box: BoxFacts, *, name: str | None, now_ms: int, offline_after_s: i
         findings=tuple(_finding(finding, box, health, words) for finding in health.findings),
         figures=_figures(box, health, words),
         spooled=words.box.spooled(box.spool_depth) if health.online and box.spool_depth else "",
+        more_url=more_url,
     )
 
 

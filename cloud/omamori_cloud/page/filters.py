@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from urllib.parse import urlencode
 
 from omamori_cloud.errors import QueryError
-from omamori_cloud.store.reader import AlertQuery, Cursor
+from omamori_cloud.store.queries import AlertQuery, Cursor
 from omamori_protocol.device import check_device_id
 from omamori_protocol.errors import ProtocolError
 from omamori_protocol.vocabulary import Function, Severity

@@ -21,6 +21,7 @@ from .alert_view import (
 )
 from .box_view import BoxView, view_box
 from .filters import Filters
+from .ledger_view import box_url
 
 MAX_CARDS = 60
 MAX_HAPPENINGS = 12
@@ -100,7 +101,14 @@ def make_overview(
     """
     facts = reader.boxes()
     boxes = tuple(
-        view_box(box, name=names.get(box.device), now_ms=now_ms, offline_after_s=offline_after_s, words=words)
+        view_box(
+            box,
+            name=names.get(box.device),
+            now_ms=now_ms,
+            offline_after_s=offline_after_s,
+            words=words,
+            more_url=box_url(box.device),
+        )
         for box in facts
     )
     # Whoever needs attention comes first; of equals, the order of the serial numbers.

@@ -18,6 +18,7 @@ from omamori_cloud.clock import Clock
 from omamori_cloud.config import LANGUAGES
 from omamori_cloud.errors import QueryError, StoreUnavailableError
 from omamori_cloud.ingest import IngestStatus
+from omamori_cloud.store.queries import Cursor, is_device_id
 from omamori_cloud.store.reader import Reader
 from omamori_cloud.wording import Wording, wording_for
 from omamori_protocol.vocabulary import Function, Severity
@@ -25,6 +26,7 @@ from omamori_protocol.vocabulary import Function, Severity
 from .api import API
 from .config import PageConfig
 from .filters import parse_filters
+from .ledger_view import box_url, make_box_page
 from .overview import make_overview
 from .security import Guard
 
@@ -47,15 +49,18 @@ def make_app(reader: Reader, config: PageConfig, *, clock: Clock, status: Ingest
         clock: The present.
         status: Whether messages come in.
     """
-    app = FastAPI(title="Omamori", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="Omamori", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     pages = _Pages(reader, config, clock, status)
     api = API(reader, config, clock, status)
     routes: tuple[tuple[str, Callable[[Request], Response]], ...] = (
         ("/", pages.overview),
         ("/live", pages.live),
+        ("/box/{device}", pages.box),
+        ("/box/{device}/live", pages.box_live),
         ("/api/v1/boxes", api.boxes),
         ("/api/v1/alerts", api.alerts),
         ("/api/v1/events", api.events),
+        ("/api/v1/ledger", api.ledger),
         ("/healthz", api.health),
     )
     for path, endpoint in routes:
@@ -70,6 +75,27 @@ def make_app(reader: Reader, config: PageConfig, *, clock: Clock, status: Ingest
 
 def _wants_json(request: Request) -> bool:
     return request.url.path.startswith(("/api/", "/healthz"))
+
+
+def _language_links(here: str) -> list[tuple[str, str]]:
+    return [(code, f"{here}{'&' if '?' in here else '?'}lang={code}") for code in LANGUAGES]
+
+
+def _page(request: Request, body: str) -> Response:
+    response = HTMLResponse(body)
+    language = request.query_params.get("lang")
+    if language in LANGUAGES:
+        response.set_cookie(LANGUAGE_COOKIE, language, max_age=_LANGUAGE_COOKIE_S, httponly=True, samesite="lax")
+    return response
+
+
+def _changing(request: Request, body: str) -> Response:
+    data = body.encode()
+    tag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Cookie"}
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=headers)
+    return HTMLResponse(data, headers=headers)
 
 
 class _Pages:
@@ -114,14 +140,12 @@ class _Pages:
             ingest_trouble=bool(self._status.trouble),
             words=words,
         )
-        here = filters.url("/")
-        languages = [(code, f"{here}{'&' if '?' in here else '?'}lang={code}") for code in LANGUAGES]
         return self._render(
             template,
             words,
             view=view,
             filters=filters,
-            languages=languages,
+            languages=_language_links(filters.url("/")),
             live_url=filters.url("/live"),
             newest_url=filters.url("/", before=""),
             refresh_s=REFRESH_S,
@@ -131,20 +155,48 @@ class _Pages:
 
     def overview(self, request: Request) -> Response:
         """Return the whole page."""
-        response = HTMLResponse(self._overview(request, "overview.html"))
-        language = request.query_params.get("lang")
-        if language in LANGUAGES:
-            response.set_cookie(LANGUAGE_COOKIE, language, max_age=_LANGUAGE_COOKIE_S, httponly=True, samesite="lax")
-        return response
+        return _page(request, self._overview(request, "overview.html"))
 
     def live(self, request: Request) -> Response:
         """Return the part of the page that changes; 304 when it has not."""
-        body = self._overview(request, "_live.html").encode()
-        tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-        headers = {"ETag": tag, "Cache-Control": "private, no-cache", "Vary": "Cookie"}
-        if request.headers.get("if-none-match") == tag:
-            return Response(status_code=304, headers=headers)
-        return HTMLResponse(body, headers=headers)
+        return _changing(request, self._overview(request, "_live.html"))
+
+    def _box(self, request: Request, template: str) -> str:
+        device = str(request.path_params["device"])
+        facts = self._reader.box(device) if is_device_id(device) else None
+        if facts is None:
+            raise HTTPException(404)
+        try:
+            before = Cursor.parse(request.query_params["before"]) if "before" in request.query_params else None
+        except QueryError:
+            before = None
+        words = wording_for(self._language(request))
+        view = make_box_page(
+            self._reader,
+            facts,
+            before,
+            name=self._config.names.get(device),
+            now_ms=self._clock(),
+            offline_after_s=self._config.offline_after_s,
+            words=words,
+        )
+        place = "" if before is None else str(before)
+        return self._render(
+            template,
+            words,
+            view=view,
+            languages=_language_links(box_url(device, before=place)),
+            live_url=box_url(device, before=place, live=True),
+            refresh_s=REFRESH_S,
+        )
+
+    def box(self, request: Request) -> Response:
+        """Return the page of one box."""
+        return _page(request, self._box(request, "box.html"))
+
+    def box_live(self, request: Request) -> Response:
+        """Return the part of a box's page that changes; 304 when it has not."""
+        return _changing(request, self._box(request, "_box_live.html"))
 
     def on_store_error(self, request: Request, error: Exception) -> Response:
         """Say that the store does not answer."""

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import LABEL_STYLE_TABLENAME_PLUS_COL, Engine, and_, case, func, or_, select
+from sqlalchemy import LABEL_STYLE_TABLENAME_PLUS_COL, Engine, and_, case, func, or_, select, true
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from omamori_cloud.errors import QueryError, StoreUnavailableError
-from omamori_cloud.facts import AlertTotals, BoxFacts, EventFacts, RefusalFacts
-from omamori_protocol.device import check_device_id, parse_mac
-from omamori_protocol.errors import ProtocolError
+from omamori_cloud.errors import StoreUnavailableError
+from omamori_cloud.facts import (
+    AlertTotals,
+    BoxFacts,
+    EventFacts,
+    LedgerFacts,
+    LedgerSum,
+    PartFacts,
+    RefusalFacts,
+    SettingsFacts,
+)
+from omamori_protocol.reported import PartName, PartState
 from omamori_protocol.vocabulary import (
     Action,
     Direction,
@@ -25,91 +32,14 @@ from omamori_protocol.vocabulary import (
     Presence,
     Severity,
     Slot,
+    UninspectedReason,
 )
 
-from .schema import Device, Event, Heartbeat, Refusal, State
+from .queries import AlertPage, AlertQuery, Cursor, LedgerPage, LedgerQuery, parse_terminal
+from .schema import Device, Event, Heartbeat, LedgerEntry, LedgerTotal, Refusal, Setting, State
 
 MAX_BOXES = 1_000
-MAX_ALERTS = 500
 MAX_TERMINALS = 50
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Cursor:
-    """Where a page of alerts begins: after this one, in the order newest first."""
-
-    occurred_ms: int
-    id: int
-
-    def __str__(self) -> str:
-        return f"{self.occurred_ms}-{self.id}"
-
-    @classmethod
-    def parse(cls, text: str) -> Cursor:
-        """Read what `str` gave.
-
-        Raises:
-            QueryError: It is not that.
-        """
-        parts = text.split("-")
-        if len(text) > 40 or len(parts) != 2 or not all(part.isascii() and part.isdigit() for part in parts):
-            raise QueryError("before", f"{text[:40]!r} is not a place in the list")
-        occurred_ms, row = map(int, parts)
-        if max(occurred_ms, row) >= 2**63:
-            raise QueryError("before", f"{text[:40]!r} is not a place in the list")
-        return cls(occurred_ms=occurred_ms, id=row)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AlertQuery:
-    """Which alerts; None means any.
-
-    `severity` is the lowest one wanted, `terminal` an IP or MAC address, `since_ms` the earliest time of occurrence.
-    """
-
-    device: str | None = None
-    severity: Severity | None = None
-    function: Function | None = None
-    terminal: str | None = None
-    since_ms: int | None = None
-    before: Cursor | None = None
-    limit: int = 50
-
-    def __post_init__(self) -> None:
-        """Check the bounds.
-
-        Raises:
-            QueryError: A value is out of its form.
-        """
-        if not 1 <= self.limit <= MAX_ALERTS:
-            raise QueryError("limit", f"{self.limit} is outside 1..{MAX_ALERTS}")
-        if self.device is not None:
-            try:
-                check_device_id(self.device)
-            except ProtocolError as err:
-                raise QueryError("device", str(err), hint=err.hint) from err
-        if self.terminal is not None:
-            _terminal(self.terminal)
-
-
-def _terminal(text: str) -> str | bytes:
-    """Return a canonical IP address, or six bytes of a MAC address."""
-    try:
-        return parse_mac(text)
-    except ProtocolError:
-        pass
-    try:
-        return str(ipaddress.ip_address(text[:64]))
-    except ValueError as err:
-        raise QueryError("terminal", f"{text[:40]!r} is neither an IP nor a MAC address") from err
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AlertPage:
-    """One page of alerts, newest first; `next` is where the following page begins, None at the end."""
-
-    alerts: tuple[EventFacts, ...]
-    next: Cursor | None
 
 
 class Reader:
@@ -131,16 +61,76 @@ class Reader:
 
     def boxes(self) -> tuple[BoxFacts, ...]:
         """Return the boxes by device id, at most `MAX_BOXES`."""
+        return self._boxes(true())
+
+    def box(self, device: str) -> BoxFacts | None:
+        """Return one box; None if nothing was ever heard of it."""
+        found = self._boxes(Device.id == device)
+        return found[0] if found else None
+
+    def _boxes(self, condition: Any) -> tuple[BoxFacts, ...]:
+        chosen = select(Device.id).where(condition).order_by(Device.id).limit(MAX_BOXES)
         rows = self._rows(
-            select(Device.__table__, State.__table__, Heartbeat.__table__)
+            select(Device.__table__, State.__table__, Heartbeat.__table__, Setting.__table__)
             .select_from(Device)
             .outerjoin(State, State.device_id == Device.id)
             .outerjoin(Heartbeat, Heartbeat.id == Device.latest_heartbeat_id)
+            .outerjoin(Setting, Setting.device_id == Device.id)
+            .where(Device.id.in_(chosen))
             .order_by(Device.id)
-            .limit(MAX_BOXES)
             .set_label_style(LABEL_STYLE_TABLENAME_PLUS_COL)
         )
-        return tuple(_box(row) for row in rows)
+        sums: dict[str, list[LedgerSum]] = {}
+        for row in self._rows(
+            select(LedgerTotal.__table__)
+            .where(LedgerTotal.device_id.in_(chosen))
+            .order_by(LedgerTotal.device_id, LedgerTotal.reason)
+        ):
+            reason = _maybe(UninspectedReason, row["reason"])
+            if reason is not None:
+                sums.setdefault(row["device_id"], []).append(_sum(reason, row))
+        return tuple(_box(row, tuple(sums.get(row["devices_id"], ()))) for row in rows)
+
+    def ledger(self, query: LedgerQuery) -> LedgerPage:
+        """Return one page of a box's ledger."""
+        conditions = self._ledger_conditions(query.device, query.since_ms)
+        if query.before is not None:
+            conditions.append(_before(LedgerEntry, query.before))
+        rows = self._rows(
+            select(LedgerEntry.__table__)
+            .where(*conditions)
+            .order_by(LedgerEntry.occurred_ms.desc(), LedgerEntry.id.desc())
+            .limit(query.limit + 1)
+        )
+        entries = tuple(_ledger_entry(row) for row in rows[: query.limit])
+        more = len(rows) > query.limit
+        return LedgerPage(
+            entries=entries, next=Cursor(occurred_ms=entries[-1].occurred_ms, id=entries[-1].id) if more else None
+        )
+
+    def ledger_sums(self, device: str, since_ms: int | None) -> tuple[LedgerSum, ...]:
+        """Return what passed a box uninspected, by reason, from the entries that are still kept."""
+        rows = self._rows(
+            select(
+                LedgerEntry.reason,
+                func.sum(LedgerEntry.seconds).label("seconds"),
+                func.sum(LedgerEntry.packets).label("packets"),
+                func.sum(LedgerEntry.size_bytes).label("size_bytes"),
+                func.max(LedgerEntry.occurred_ms).label("latest_ms"),
+            )
+            .where(*self._ledger_conditions(device, since_ms))
+            .group_by(LedgerEntry.reason)
+            .order_by(LedgerEntry.reason)
+        )
+        return tuple(_sum(UninspectedReason(row["reason"]), row) for row in rows)
+
+    @staticmethod
+    def _ledger_conditions(device: str, since_ms: int | None) -> list[Any]:
+        known = [int(reason) for reason in UninspectedReason]
+        conditions: list[Any] = [LedgerEntry.device_id == device, LedgerEntry.reason.in_(known)]
+        if since_ms is not None:
+            conditions.append(LedgerEntry.occurred_ms >= since_ms)
+        return conditions
 
     def alerts(self, query: AlertQuery) -> AlertPage:
         """Return one page of alerts."""
@@ -152,18 +142,13 @@ class Reader:
         if query.function is not None:
             conditions.append(Event.function == int(query.function))
         if query.terminal is not None:
-            terminal = _terminal(query.terminal)
+            terminal = parse_terminal(query.terminal)
             column: Any = Event.terminal_mac if isinstance(terminal, bytes) else Event.terminal_ip
             conditions.append(column == terminal)
         if query.since_ms is not None:
             conditions.append(Event.occurred_ms >= query.since_ms)
         if query.before is not None:
-            conditions.append(
-                or_(
-                    Event.occurred_ms < query.before.occurred_ms,
-                    and_(Event.occurred_ms == query.before.occurred_ms, Event.id < query.before.id),
-                )
-            )
+            conditions.append(_before(Event, query.before))
         found = self._events(conditions, query.limit + 1)
         alerts = found[: query.limit]
         more = len(found) > query.limit
@@ -221,7 +206,45 @@ def _maybe(choice: Any, value: Any) -> Any:
         return None
 
 
-def _box(row: Any) -> BoxFacts:
+def _before(table: Any, cursor: Cursor) -> Any:
+    return or_(
+        table.occurred_ms < cursor.occurred_ms,
+        and_(table.occurred_ms == cursor.occurred_ms, table.id < cursor.id),
+    )
+
+
+def _sum(reason: UninspectedReason, row: Any) -> LedgerSum:
+    # PostgreSQL sums integers to a decimal.
+    values = {name: int(row[name]) for name in ("seconds", "packets", "size_bytes", "latest_ms")}
+    return LedgerSum(reason=reason, **values)
+
+
+def _ledger_entry(row: Any) -> LedgerFacts:
+    values = dict(row)
+    values["device"] = values.pop("device_id")
+    values["reason"] = UninspectedReason(values["reason"])
+    return LedgerFacts(**values)
+
+
+def _settings(row: Any) -> SettingsFacts | None:
+    if row["settings_device_id"] is None:
+        return None
+    parts = [
+        PartFacts(part=PartName(part), state=PartState(state), reason=reason)
+        for part, state, reason in row["settings_parts"]
+        if _maybe(PartName, part) is not None and _maybe(PartState, state) is not None
+    ]
+    same = ("received_ms", "at_s", "version", "refused_version", "refused_reason", "command_id", "command_reason")
+    return SettingsFacts(
+        **{name: row[f"settings_{name}"] for name in same},
+        state=_maybe(PartState, row["settings_state"]),
+        parts=tuple(parts),
+        command_state=_maybe(PartState, row["settings_command_state"]),
+        bypass_until_s=row["settings_bypass_until_s"],
+    )
+
+
+def _box(row: Any, ledger: tuple[LedgerSum, ...]) -> BoxFacts:
     state_ms, heartbeat_ms = row["states_received_ms"], row["heartbeats_received_ms"]
     newer = "heartbeats" if state_ms is None or (heartbeat_ms or 0) > state_ms else "states"
     feed_state = _maybe(FeedState, row[f"{newer}_feed_state"])
@@ -250,6 +273,8 @@ def _box(row: Any) -> BoxFacts:
         inspected_packets=row["heartbeats_inspected_packets"],
         bypassed_packets=row["heartbeats_bypassed_packets"],
         blocked_packets=row["heartbeats_blocked_packets"],
+        settings=_settings(row),
+        ledger=ledger,
     )
 
 

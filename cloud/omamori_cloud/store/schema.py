@@ -8,7 +8,19 @@ A change here needs a migration in `migrations/versions`; a test compares the tw
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, ForeignKey, Index, Integer, LargeBinary, SmallInteger, String, UniqueConstraint
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    SmallInteger,
+    String,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 # SQLite numbers rows by itself only in a column of exactly the type INTEGER.
@@ -115,6 +127,64 @@ class Event(Base):
     feed_serial: Mapped[int | None] = mapped_column(BigInteger)
     feed_state: Mapped[int | None] = mapped_column(SmallInteger)
     text: Mapped[str | None] = mapped_column(String(300))
+
+
+class LedgerEntry(Base):
+    """What passed uninspected for one reason in one span; apart from events, so that alerts never push it out."""
+
+    __tablename__ = "ledger_entries"
+    __table_args__ = (
+        UniqueConstraint("device_id", "boot", "seq", name="uq_ledger_origin"),
+        Index("ix_ledger_device", "device_id", "id"),
+        Index("ix_ledger_time", "device_id", "occurred_ms", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(_RowId, primary_key=True, autoincrement=True)
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"))
+    boot: Mapped[int] = mapped_column(BigInteger)
+    seq: Mapped[int] = mapped_column(BigInteger)
+    at_ms: Mapped[int] = mapped_column(BigInteger)
+    occurred_ms: Mapped[int] = mapped_column(BigInteger)
+    received_ms: Mapped[int] = mapped_column(BigInteger)
+    reason: Mapped[int] = mapped_column(SmallInteger)
+    seconds: Mapped[int] = mapped_column(BigInteger)
+    packets: Mapped[int] = mapped_column(BigInteger)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+
+
+class LedgerTotal(Base):
+    """The sums of all ledger entries ever stored, those that were deleted for their age included."""
+
+    __tablename__ = "ledger_totals"
+
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
+    reason: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    seconds: Mapped[int] = mapped_column(BigInteger)
+    packets: Mapped[int] = mapped_column(BigInteger)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    latest_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class Setting(Base):
+    """What a box last reported about its settings, one row for each box.
+
+    `parts` is a list of [part, state, reason]: at most four, always read and written together.
+    """
+
+    __tablename__ = "settings"
+
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
+    received_ms: Mapped[int] = mapped_column(BigInteger)
+    at_s: Mapped[int] = mapped_column(BigInteger)
+    version: Mapped[int] = mapped_column(BigInteger)
+    state: Mapped[int] = mapped_column(SmallInteger)
+    parts: Mapped[list[Any]] = mapped_column(JSON)
+    refused_version: Mapped[int | None] = mapped_column(BigInteger)
+    refused_reason: Mapped[str | None] = mapped_column(String(200))
+    command_id: Mapped[bytes | None] = mapped_column(LargeBinary(8))
+    command_state: Mapped[int | None] = mapped_column(SmallInteger)
+    command_reason: Mapped[str | None] = mapped_column(String(200))
+    bypass_until_s: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class Refusal(Base):

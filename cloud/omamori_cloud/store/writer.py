@@ -1,7 +1,8 @@
 """The only place that changes rows: stores batches of what ingest took in, and keeps every table within its bound.
 
 * A batch is one transaction. When `store` returns, it is on disk, and its messages may be acknowledged.
-* Storing something twice is harmless: events are unique by (device, boot, seq), a state replaces itself.
+* Storing something twice is harmless: events and ledger entries are unique by (device, boot, seq), and only entries
+  that are new are added to the ledger's sums; a state and a report of settings replace themselves.
 * A row that the database refuses for what it holds becomes a refusal; the rest of its batch is stored.
 """
 
@@ -12,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, delete, insert, select, update
+from sqlalchemy import Connection, Engine, case, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 
@@ -23,10 +24,12 @@ from omamori_cloud.presence import SessionMark, state_counts
 from omamori_protocol.messages import Event as EventMessage
 from omamori_protocol.messages import Heartbeat as HeartbeatMessage
 from omamori_protocol.messages import State as StateMessage
-from omamori_protocol.vocabulary import Presence
+from omamori_protocol.reported import Reported as ReportedMessage
+from omamori_protocol.vocabulary import EventKind, Presence
 
 from . import schema
 
+_MAX_SUM = 2**63 - 1  # a box that lies must not make the database refuse
 _TRIM_EVERY = 256  # rows of one device that may pile up beyond the bound before they are trimmed
 
 
@@ -39,7 +42,13 @@ class StoreReport:
     states: int = 0
     stale_wills: int = 0
     heartbeats: int = 0
+    ledger: int = 0
+    reports: int = 0
     refusals: int = 0
+
+
+# What ledger entries alone carry; they have a table of their own.
+_LEDGER_FIELDS = frozenset({"uninspected_reason", "uninspected_s", "packets", "size_bytes"})
 
 
 def _plain(message: Any) -> dict[str, Any]:
@@ -112,6 +121,7 @@ class Writer:
         bounds: dict[str, tuple[Any, Any, int]] = {
             "heartbeats": (schema.Heartbeat, schema.Heartbeat.device_id, self._limits.heartbeats_per_device),
             "events": (schema.Event, schema.Event.device_id, self._limits.events_per_device),
+            "ledger": (schema.LedgerEntry, schema.LedgerEntry.device_id, self._limits.ledger_entries_per_device),
             "refusals": (schema.Refusal, schema.Refusal.device, self._limits.refusals_per_device),
         }
         for key, count in inserted.items():
@@ -143,6 +153,7 @@ class _Transaction:
         self._connection = connection
         self._limits = limits
         self._events: list[dict[str, Any]] = []
+        self._ledger: list[dict[str, Any]] = []
         self._refusals: list[dict[str, Any]] = []
         self._contact: dict[str, int] = {}
         self._totals: Counter[str] = Counter()
@@ -160,18 +171,11 @@ class _Transaction:
         body = item.body
         alive = not item.retained
         if isinstance(body, EventMessage):
-            self._events.append(
-                {
-                    **_plain(body),
-                    "device_id": item.device,
-                    "terminal_ip": canonical_address(body.terminal_ip),
-                    "remote_ip": canonical_address(body.remote_ip),
-                    "occurred_ms": occurred_ms(body.at_ms, item.received_ms),
-                    "received_ms": item.received_ms,
-                }
-            )
+            self._put_aside(item.device, body, item.received_ms)
         elif isinstance(body, HeartbeatMessage):
             self._add_heartbeat(item.device, body, item.received_ms)
+        elif isinstance(body, ReportedMessage):
+            self._add_report(item.device, body, item.received_ms)
         else:
             alive = alive and body.presence is Presence.ONLINE
             self._add_state(item.device, body, item.received_ms)
@@ -181,14 +185,9 @@ class _Transaction:
     def finish(self) -> StoreReport:
         """Store what was put aside and say what was done."""
         if self._events:
-            statement = self._insert_once(schema.Event).on_conflict_do_nothing(
-                index_elements=["device_id", "boot", "seq"]
-            )
-            stored = self._connection.execute(statement, self._events).rowcount
-            self._totals["events"] = stored
-            self._totals["duplicates"] = len(self._events) - stored
-            for row in self._events:
-                self.inserted["events", row["device_id"]] += 1
+            self._insert_new(schema.Event, "events", self._events)
+        if self._ledger:
+            self._add_to_sums(self._insert_new(schema.LedgerEntry, "ledger", self._ledger))
         if self._refusals:
             self._connection.execute(insert(schema.Refusal), self._refusals)
         for device, at_ms in self._contact.items():
@@ -196,6 +195,78 @@ class _Transaction:
                 update(schema.Device).where(schema.Device.id == device).values(last_contact_ms=at_ms)
             )
         return StoreReport(**self._totals)
+
+    def _put_aside(self, device: str, body: EventMessage, at_ms: int) -> None:
+        origin = {
+            "device_id": device,
+            "boot": body.boot,
+            "seq": body.seq,
+            "at_ms": body.at_ms,
+            "occurred_ms": occurred_ms(body.at_ms, at_ms),
+            "received_ms": at_ms,
+        }
+        if body.kind is EventKind.LEDGER:
+            assert body.uninspected_reason is not None  # `intake` has seen to it
+            counted = {
+                "reason": int(body.uninspected_reason),
+                "seconds": body.uninspected_s or 0,
+                "packets": body.packets or 0,
+                "size_bytes": body.size_bytes or 0,
+            }
+            self._ledger.append(origin | counted)
+            return
+        fields = {name: value for name, value in _plain(body).items() if name not in _LEDGER_FIELDS}
+        addresses = {
+            "terminal_ip": canonical_address(body.terminal_ip),
+            "remote_ip": canonical_address(body.remote_ip),
+        }
+        self._events.append(fields | addresses | origin)
+
+    def _insert_new(self, table: Any, name: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Store the rows that are not there yet, and return them."""
+        columns = (table.device_id, table.boot, table.seq)
+        statement = (
+            self._insert_once(table)
+            .on_conflict_do_nothing(index_elements=["device_id", "boot", "seq"])
+            .returning(*columns)
+        )
+        stored = {tuple(row) for row in self._connection.execute(statement, rows)}
+        self._totals[name] += len(stored)
+        self._totals["duplicates"] += len(rows) - len(stored)
+        for row in rows:
+            self.inserted[name, row["device_id"]] += 1
+        # A row that is twice in the batch was stored once.
+        unique = {(row["device_id"], row["boot"], row["seq"]): row for row in reversed(rows)}
+        return [row for origin, row in unique.items() if origin in stored]
+
+    def _add_to_sums(self, entries: list[dict[str, Any]]) -> None:
+        table = schema.LedgerTotal
+        for entry in entries:
+            counted = {name: entry[name] for name in ("seconds", "packets", "size_bytes")}
+            statement = self._insert_once(table).values(
+                device_id=entry["device_id"], reason=entry["reason"], latest_ms=entry["occurred_ms"], **counted
+            )
+            later = statement.excluded.latest_ms > table.latest_ms
+            changes: dict[str, Any] = {
+                name: case((getattr(table, name) > _MAX_SUM - value, _MAX_SUM), else_=getattr(table, name) + value)
+                for name, value in counted.items()
+            }
+            changes["latest_ms"] = case((later, statement.excluded.latest_ms), else_=table.latest_ms)
+            self._connection.execute(
+                statement.on_conflict_do_update(index_elements=["device_id", "reason"], set_=changes)
+            )
+
+    def _add_report(self, device: str, body: ReportedMessage, at_ms: int) -> None:
+        values = _plain(body) | {
+            "parts": [[int(part.part), int(part.state), part.reason] for part in body.parts],
+            "received_ms": at_ms,
+        }
+        self._connection.execute(
+            self._insert_once(schema.Setting)
+            .values(device_id=device, **values)
+            .on_conflict_do_update(index_elements=["device_id"], set_=values)
+        )
+        self._totals["reports"] += 1
 
     def _insert_once(self, table: Any) -> Any:
         dialect: Any = postgresql if self._connection.dialect.name == "postgresql" else sqlite

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from omamori_cloud.health import FeedProblem, Finding
-from omamori_protocol.vocabulary import Action, Direction, EngineState, Function, Severity
+from omamori_protocol.reported import PartName, PartState
+from omamori_protocol.vocabulary import Action, Direction, EngineState, Function, Severity, UninspectedReason
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,6 +186,50 @@ class OtherWords:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ReasonWords:
+    """Why traffic passed without inspection: a few words, and what it means for the owner."""
+
+    name: str
+    meaning: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LedgerWords:
+    """The uninspected ledger on the page of a box."""
+
+    title: str
+    lead: str
+    none: str
+    day: str
+    month: str
+    nothing: str
+    sums: str
+    reason: str
+    time: str
+    seconds: str
+    packets: str
+    size: str
+    sizes: tuple[str, str, str, str]  # {number}: bytes, KB, MB, GB
+    link: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SettingsWords:
+    """What became of a box's settings; `command` tells the last command, `bypass` has {time}."""
+
+    title: str
+    lead: str
+    version: str  # {version}
+    no_version: str
+    reported: str
+    none: str
+    refused: str
+    refused_version: str  # {version}
+    command: str
+    bypass: str  # {time}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Wording:
     """Everything a person reads, in one language.
 
@@ -213,3 +258,8 @@ class Wording:
     alert: AlertWords
     filter: FilterWords
     other: OtherWords
+    ledger: LedgerWords
+    uninspected: Mapping[UninspectedReason, ReasonWords]
+    settings: SettingsWords
+    parts: Mapping[PartName, str]
+    part_states: Mapping[PartState, str]

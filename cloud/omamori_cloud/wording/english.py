@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from omamori_cloud.health import FeedProblem, Finding
-from omamori_protocol.vocabulary import Action, Direction, EngineState, Function, Severity
+from omamori_protocol.reported import PartName, PartState
+from omamori_protocol.vocabulary import Action, Direction, EngineState, Function, Severity, UninspectedReason
 
 from .catalogue import (
     AlertWords,
@@ -15,7 +16,10 @@ from .catalogue import (
     FindingWords,
     FunctionWords,
     HeadlineWords,
+    LedgerWords,
     OtherWords,
+    ReasonWords,
+    SettingsWords,
     TimeWords,
     Wording,
 )
@@ -190,6 +194,14 @@ ENGLISH = Wording(
             title="The box's certificate expires soon",
             advice="It is normally renewed by itself. Tell us if this stays.",
         ),
+        Finding.BYPASSED: FindingWords(
+            title="Inspection is paused",
+            advice="By command or by the box's button, everything passes uninspected. Inspection returns by itself.",
+        ),
+        Finding.SETTINGS_REFUSED: FindingWords(
+            title="Some settings could not be applied",
+            advice="The box goes on with the settings it had. The reason is on the box's own page.",
+        ),
     },
     feed_problems={
         FeedProblem.ALTERED: "Its signature or content was wrong, as if altered on the way. It is not used.",
@@ -353,4 +365,77 @@ ENGLISH = Wording(
         error_not_found="There is no such page.",
         error_back="To the overview",
     ),
+    ledger=LedgerWords(
+        title="Traffic that was not inspected",
+        lead=(
+            "The box does not stop traffic when it cannot inspect it. What passed meanwhile is recorded by reason. "
+            "A record that has not ended arrives every five minutes."
+        ),
+        none="Nothing on record has passed uninspected",
+        day="Last 24 hours",
+        month="Last 30 days",
+        nothing="None",
+        sums="Sums by reason",
+        reason="Reason",
+        time="Began at",
+        seconds="Duration",
+        packets="Packets",
+        size="Data",
+        sizes=("{number} bytes", "{number} KB", "{number} MB", "{number} GB"),
+        link="Traffic not inspected, and settings",
+    ),
+    uninspected={
+        UninspectedReason.ENGINE_DOWN: ReasonWords(
+            name="Inspection stopped",
+            meaning="The inspection engine was not running. It is started again by itself.",
+        ),
+        UninspectedReason.ENGINE_STARTING: ReasonWords(
+            name="Getting ready",
+            meaning="The inspection engine was loading threat data, as after power-on.",
+        ),
+        UninspectedReason.ENGINE_HUNG: ReasonWords(
+            name="No answer",
+            meaning="The inspection engine did not answer: traffic was let through and the engine started again.",
+        ),
+        UninspectedReason.OVERLOAD: ReasonWords(
+            name="Too much traffic",
+            meaning="There was more traffic than inspection could follow; the surplus passed.",
+        ),
+        UninspectedReason.COMMAND: ReasonWords(
+            name="Paused on request",
+            meaning="Inspection was paused by a command or by the button on the box.",
+        ),
+        UninspectedReason.EXEMPT: ReasonWords(
+            name="Exempted",
+            meaning="Traffic of devices or destinations that are set to be exempt from inspection.",
+        ),
+        UninspectedReason.NO_GATE: ReasonWords(
+            name="No gate",
+            meaning="What hands traffic over to inspection was not in place. Tell us if this stays.",
+        ),
+    },
+    settings=SettingsWords(
+        title="Settings",
+        lead="How far the box has applied the settings sent to it. What it cannot apply leaves the old ones in place.",
+        version="Settings version {version} in use",
+        no_version="No settings received yet (the box works as delivered)",
+        reported="Reported by the box",
+        none="The box has not reported about settings yet",
+        refused="New settings were not accepted",
+        refused_version="Version not accepted: {version}",
+        command="Last command",
+        bypass="Everything passes uninspected until {time}",
+    ),
+    parts={
+        PartName.WIFI: "Wi-Fi",
+        PartName.ADDRESS: "The box's IP address",
+        PartName.POLICY: "When inspection is impossible",
+        PartName.EXEMPTIONS: "Exemptions",
+    },
+    part_states={
+        PartState.NONE: "not set",
+        PartState.APPLIED: "applied",
+        PartState.REFUSED: "refused",
+        PartState.PENDING: "waiting",
+    },
 )

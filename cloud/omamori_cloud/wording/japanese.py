@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from omamori_cloud.health import FeedProblem, Finding
-from omamori_protocol.vocabulary import Action, Direction, EngineState, Function, Severity
+from omamori_protocol.reported import PartName, PartState
+from omamori_protocol.vocabulary import Action, Direction, EngineState, Function, Severity, UninspectedReason
 
 from .catalogue import (
     AlertWords,
@@ -15,7 +16,10 @@ from .catalogue import (
     FindingWords,
     FunctionWords,
     HeadlineWords,
+    LedgerWords,
     OtherWords,
+    ReasonWords,
+    SettingsWords,
     TimeWords,
     Wording,
 )
@@ -200,6 +204,14 @@ JAPANESE = Wording(
             title="機器の証明書の期限が近づいています",
             advice="ふだんは自動で更新されます。この表示が続くときはご連絡ください。",
         ),
+        Finding.BYPASSED: FindingWords(
+            title="一時的に検査を止めています",
+            advice="指示または本体のボタンにより、すべての通信を検査せずに通しています。時間がくると自動で検査に戻ります。",
+        ),
+        Finding.SETTINGS_REFUSED: FindingWords(
+            title="反映できなかった設定があります",
+            advice="前の設定のまま動いています。理由は、この機器の詳細に表示しています。",
+        ),
     },
     feed_problems={
         FeedProblem.ALTERED: "署名か中身が正しくありませんでした。書き換えられた可能性があるため、使いません。",
@@ -360,4 +372,77 @@ JAPANESE = Wording(
         error_not_found="お探しのページはありません。",
         error_back="見守り画面へ",
     ),
+    ledger=LedgerWords(
+        title="検査されなかった通信",
+        lead=(
+            "この機器は、検査ができないときも通信を止めません。その間に検査されずに通った量を、理由ごとに記録しています。"
+            "終わっていない記録は、5分ごとに届きます。"
+        ),
+        none="検査されずに通った通信の記録はありません",
+        day="この24時間",
+        month="この30日間",
+        nothing="なし",
+        sums="理由ごとの合計",
+        reason="理由",
+        time="始まった時刻",
+        seconds="時間",
+        packets="パケット",
+        size="データ量",
+        sizes=("{number} バイト", "{number} KB", "{number} MB", "{number} GB"),
+        link="検査されなかった通信と設定の状態",
+    ),
+    uninspected={
+        UninspectedReason.ENGINE_DOWN: ReasonWords(
+            name="検査の停止",
+            meaning="検査エンジンが止まっていました。自動で起動し直します。",
+        ),
+        UninspectedReason.ENGINE_STARTING: ReasonWords(
+            name="検査の準備中",
+            meaning="起動の直後など、検査エンジンが検知データを読み込んでいる間です。",
+        ),
+        UninspectedReason.ENGINE_HUNG: ReasonWords(
+            name="検査の応答なし",
+            meaning="検査エンジンが応答しなくなったため、通信を先に通し、検査エンジンを起動し直しました。",
+        ),
+        UninspectedReason.OVERLOAD: ReasonWords(
+            name="通信量の超過",
+            meaning="検査が追いつかないほど通信が多かったため、あふれた分を検査せずに通しました。",
+        ),
+        UninspectedReason.COMMAND: ReasonWords(
+            name="指示による一時停止",
+            meaning="遠隔からの指示または本体のボタンで、検査を一時的に止めていました。",
+        ),
+        UninspectedReason.EXEMPT: ReasonWords(
+            name="対象外の設定",
+            meaning="検査の対象外に設定した端末または相手先の通信です。",
+        ),
+        UninspectedReason.NO_GATE: ReasonWords(
+            name="検査の入口の停止",
+            meaning="通信を検査に回す部分が外れていました。続くときはご連絡ください。",
+        ),
+    },
+    settings=SettingsWords(
+        title="設定の状態",
+        lead="お届けした設定を、機器がどこまで反映したかです。反映できないときは、前の設定のまま動きます。",
+        version="第{version}版の設定を使っています",
+        no_version="設定はまだ届いていません（出荷時の設定で動いています）",
+        reported="機器からの報告",
+        none="設定についての報告はまだありません",
+        refused="新しい設定を受け付けませんでした",
+        refused_version="受け付けなかった版: 第{version}版",
+        command="最後の指示",
+        bypass="{time} まで、検査せずに通しています",
+    ),
+    parts={
+        PartName.WIFI: "Wi-Fi",
+        PartName.ADDRESS: "機器のIPアドレス",
+        PartName.POLICY: "検査できないときの動作",
+        PartName.EXEMPTIONS: "検査の対象外",
+    },
+    part_states={
+        PartState.NONE: "設定なし",
+        PartState.APPLIED: "反映済み",
+        PartState.REFUSED: "拒否",
+        PartState.PENDING: "待ち",
+    },
 )

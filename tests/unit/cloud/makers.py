@@ -12,6 +12,7 @@ from omamori_cloud.store.database import migrate, open_database
 from omamori_cloud.store.reader import Reader
 from omamori_cloud.store.writer import Writer
 from omamori_protocol.messages import Event, Heartbeat, State
+from omamori_protocol.reported import PartName, PartReport, PartState, Reported
 from omamori_protocol.vocabulary import (
     Action,
     Direction,
@@ -22,6 +23,7 @@ from omamori_protocol.vocabulary import (
     Presence,
     Severity,
     Slot,
+    UninspectedReason,
 )
 
 NOW_MS = 1_790_000_000_000  # 2026-09-21 23:13:20 in Japan
@@ -115,3 +117,31 @@ def feed_event(**changes: Any) -> Event:
         "feed_state": FeedState.ACTIVE,
     }
     return Event(**{**values, **changes})
+
+
+def ledger_event(**changes: Any) -> Event:
+    values: dict[str, Any] = {
+        "boot": 1,
+        "seq": random.randrange(2**62),
+        "at_ms": NOW_MS - 60_000,
+        "kind": EventKind.LEDGER,
+        "uninspected_reason": UninspectedReason.ENGINE_DOWN,
+        "uninspected_s": 12,
+        "packets": 3_400,
+        "size_bytes": 2_500_000,
+    }
+    return Event(**{**values, **changes})
+
+
+def reported(**changes: Any) -> Reported:
+    values: dict[str, Any] = {
+        "at_s": NOW_MS // 1000 - 5,
+        "version": 7,
+        "state": PartState.REFUSED,
+        "parts": (
+            PartReport(part=PartName.POLICY, state=PartState.APPLIED),
+            PartReport(part=PartName.ADDRESS, state=PartState.PENDING, reason="waits for the broker"),
+            PartReport(part=PartName.WIFI, state=PartState.REFUSED, reason="no radio on this board"),
+        ),
+    }
+    return Reported(**{**values, **changes})

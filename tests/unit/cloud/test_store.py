@@ -12,7 +12,7 @@ from omamori_cloud.errors import QueryError, SetupError, StoreUnavailableError
 from omamori_cloud.intake import Message, Refusal, RefusalReason
 from omamori_cloud.store import schema
 from omamori_cloud.store.database import open_database
-from omamori_cloud.store.reader import MAX_ALERTS, AlertQuery, Cursor
+from omamori_cloud.store.queries import MAX_ALERTS, AlertQuery, Cursor
 from omamori_cloud.store.writer import Writer
 from omamori_protocol.vocabulary import EngineState, FeedState, Function, Presence, Severity, Slot
 
