@@ -1,8 +1,8 @@
-"""Compile the gate and its loader.
+"""Compile the gate, its loader and the watch over the engine.
 
-Both come from `firmware/gate` and are the same bytes wherever this repository lies: the compilers are told to forget
+All come from `firmware/gate` and are the same bytes wherever this repository lies: the compilers are told to forget
 their directory, and debugging data is removed except the type information the kernel wants. The compilers are the
-developer machine's (Debian 12); the loader is linked statically, so it runs on any kernel and C library.
+developer machine's (Debian 12); the programs are linked statically, so they run on any kernel and C library.
 """
 
 import platform
@@ -18,15 +18,16 @@ from omamori_firmware.run import require, run
 STAGE = "gate"
 OBJECT = "gate.bpf.o"
 LOADER = "omamori-wire"
+WATCH = "omamori-watch"
 _TIMEOUT_S = 120.0
 _HINT = "run tools/setup.sh"
 
 
 def build_gate(out: Path, *, source: Path | None = None) -> None:
-    """Write the gate's object file and its loader into a directory.
+    """Write the gate's object file and the programs beside it into a directory.
 
     Args:
-        out: An existing directory; it receives `gate.bpf.o` and the program `omamori-wire`.
+        out: An existing directory; it receives `gate.bpf.o` and the programs `omamori-wire` and `omamori-watch`.
         source: Directory of the sources, if not this repository's.
 
     Raises:
@@ -38,11 +39,12 @@ def build_gate(out: Path, *, source: Path | None = None) -> None:
         unstripped = Path(work) / OBJECT
         _compile_object(source, unstripped)
         run([require("llvm-strip"), "--strip-debug", "-o", out / OBJECT, unstripped], timeout_s=_TIMEOUT_S)
-    _compile_loader(source, out / LOADER)
+    _compile_program(source, "omamori_wire.c", out / LOADER, ("bpf", "elf", "z"))
+    _compile_program(source, "omamori_watch.c", out / WATCH, ())
 
 
 def obtain_gate(tree: SourceTree, cache: Cache) -> Path:
-    """Return a directory with gate and loader, compiled if they are not in the cache."""
+    """Return a directory with gate and programs, compiled if they are not in the cache."""
     inputs = {"source": sha256_tree([tree.gate]), "code": sha256_tree([Path(__file__).parent])}
     return cache.obtain(STAGE, inputs, build_gate)
 
@@ -55,9 +57,9 @@ def _compile_object(source: Path, target: Path) -> None:
     run(line, timeout_s=_TIMEOUT_S, cwd=source, hint=_HINT)
 
 
-def _compile_loader(source: Path, target: Path) -> None:
-    if not any(Path("/usr/lib").glob("*/libbpf.a")):
+def _compile_program(source: Path, name: str, target: Path, libraries: tuple[str, ...]) -> None:
+    if "bpf" in libraries and not any(Path("/usr/lib").glob("*/libbpf.a")):
         raise SetupError("the library libbpf is not installed", hint=_HINT)
     line: list[str | Path] = [require("gcc"), "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-s"]
-    line += [f"-ffile-prefix-map={source}=.", "-Wl,--build-id=none", "-o", target]
-    run([*line, "omamori_wire.c", "-lbpf", "-lelf", "-lz"], timeout_s=_TIMEOUT_S, cwd=source, hint=_HINT)
+    line += [f"-ffile-prefix-map={source}=.", "-Wl,--build-id=none", "-o", target, name]
+    run([*line, *(f"-l{library}" for library in libraries)], timeout_s=_TIMEOUT_S, cwd=source, hint=_HINT)

@@ -1,4 +1,4 @@
-"""The gate and its loader are the same bytes wherever they are compiled."""
+"""The gate and its programs are the same bytes wherever they are compiled."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from omamori_firmware.dataplane.build import LOADER, OBJECT, build_gate
+from omamori_firmware.dataplane.build import LOADER, OBJECT, WATCH, build_gate
 from omamori_firmware.errors import SetupError, ToolError
 from omamori_firmware.recipe import source_tree
 
@@ -27,11 +27,12 @@ def test_same_bytes_from_another_directory(sources: Path, tmp_path: Path) -> Non
         (tmp_path / name).mkdir()
     build_gate(tmp_path / "here")
     build_gate(tmp_path / "there", source=sources)
-    for name in (OBJECT, LOADER):
+    for name in (OBJECT, LOADER, WATCH):
         built = (tmp_path / "here" / name).read_bytes()
         assert built == (tmp_path / "there" / name).read_bytes()
         assert str(source_tree().top).encode() not in built
-    assert (tmp_path / "here" / LOADER).stat().st_mode & 0o111
+    for name in (LOADER, WATCH):
+        assert (tmp_path / "here" / name).stat().st_mode & 0o111
 
 
 def test_source_with_a_warning_is_not_built(sources: Path, tmp_path: Path) -> None:
