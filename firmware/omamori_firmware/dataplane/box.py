@@ -1,4 +1,4 @@
-"""The plan as files of the image (`firmware/wire`): settings, packet filter rules, and the unit that installs them.
+"""The plan as files of the image (`firmware/wire`): settings, packet filter rules, and the units of the wire.
 
 The files are committed, so that a reader of the image finds them in the repository; a test compares them with what
 this module renders. `python -m omamori_firmware.dataplane.box` rewrites them.
@@ -22,6 +22,7 @@ def render(plan: WirePlan) -> dict[str, str]:
         "wire.sysctl": _settings(plan),
         "wire.nft": _rules(plan),
         "omamori-wire.service": _unit(plan),
+        "omamori-watch.service": _watch_unit(plan),
     }
 
 
@@ -81,12 +82,17 @@ Description=Gate and queue on the wire
 # The bridge forwards since the initrd. This only adds inspection, so it may fail without stopping the office.
 DefaultDependencies=no
 After=systemd-modules-load.service systemd-sysctl.service
+StartLimitIntervalSec=600
+StartLimitBurst=3
 Before=sysinit.target network-pre.target omamori-engine.service omamori-agent.service
 
 [Service]
 Type=oneshot
 RemainAfterExit=yes
 TimeoutStartSec=30
+# Every step may be repeated. Few times, because the agent is started again with it.
+Restart=on-failure
+RestartSec=5
 ExecStart=-/usr/sbin/modprobe --all {" ".join(plan.modules)}
 ExecStart=-/usr/lib/systemd/systemd-sysctl {_HOME}/wire/wire.sysctl
 ExecStart=-{loader} install --object {_HOME}/gate/gate.bpf.o {where} --group {plan.group}
@@ -96,6 +102,81 @@ ExecStart=/usr/sbin/nft list chain inet omamori inspect
 
 [Install]
 WantedBy=sysinit.target
+"""
+
+
+def _watch_unit(plan: WirePlan) -> str:
+    options = [
+        f"--control {plan.pin_directory}/control",
+        f"--processes /sys/fs/cgroup/system.slice/{plan.engine_unit}/cgroup.procs",
+        f"--queues {plan.first_queue}-{plan.last_queue}",
+        f"--queue-length {plan.queue_length}",
+        "--state /run/omamori/watch/state.json",
+        "--button=${BUTTON}",
+        "--hold-ms=${BUTTON_HOLD_MS}",
+    ]
+    return f"""\
+{_NOTE}[Unit]
+Description=Watch over the engine, and the button of the board
+# It is the answer to a failure, so it depends on nothing.
+After=omamori-wire.service
+Before={plan.engine_unit}
+StartLimitIntervalSec=0
+
+[Service]
+Type=notify
+NotifyAccess=main
+Environment=BUTTON= BUTTON_HOLD_MS=0
+EnvironmentFile=-{_HOME}/board.env
+ExecStart={_HOME}/gate/omamori-watch {" ".join(options)}
+Restart=always
+RestartSec=0.1
+WatchdogSec=5
+TimeoutStopSec=2
+
+# It has to run exactly when nothing else does, and the time it takes is next to none.
+CPUSchedulingPolicy=fifo
+CPUSchedulingPriority=10
+OOMScoreAdjust=-900
+MemoryMax=16M
+LimitMEMLOCK=16M
+LimitCORE=0
+TasksMax=4
+
+# Root owns the table of queues and the button's device; of root's powers it keeps one, to end the engine.
+CapabilityBoundingSet=CAP_KILL
+NoNewPrivileges=yes
+RuntimeDirectory=omamori/watch
+RuntimeDirectoryMode=0755
+RuntimeDirectoryPreserve=restart
+UMask=0022
+
+DevicePolicy=closed
+DeviceAllow=char-input r
+ProtectSystem=strict
+ProtectHome=yes
+PrivateTmp=yes
+PrivateIPC=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+RestrictAddressFamilies=AF_UNIX
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged @resources @mount @obsolete
+SystemCallFilter=bpf
+SystemCallErrorNumber=EPERM
+
+[Install]
+WantedBy=multi-user.target
 """
 
 

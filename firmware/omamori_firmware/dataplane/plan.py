@@ -16,6 +16,7 @@ class WirePlan:
         bridge: Name of the bridge; its ports are the box's ports.
         first_queue: First queue to the engine.
         last_queue: Last queue; the kernel spreads flows over all of them, both directions of a flow to the same.
+        queue_length: Packets that one queue holds; the engine asks for four times its `max-pending-packets`.
         mark_bypass: Mark bit of the engine's verdict "finished with this flow".
         mark_skip: Mark bit of the gate "let this packet pass the queue by".
         mark_inspected: Mark bit of a packet that the engine has seen and let through.
@@ -27,6 +28,7 @@ class WirePlan:
         modules: Kernel modules, loaded in this order.
         settings: Kernel settings below net/bridge that must all be 1. Without the first two the queue rule never
             sees a bridged packet; without the others it misses IP inside VLAN tags and PPPoE.
+        engine_unit: The service manager's unit of the engine.
         pin_directory: Where the gate's maps are.
         group: May use the maps.
     """
@@ -34,6 +36,7 @@ class WirePlan:
     bridge: str
     first_queue: int
     last_queue: int
+    queue_length: int
     mark_bypass: int
     mark_skip: int
     mark_inspected: int
@@ -41,6 +44,7 @@ class WirePlan:
     group_forward_mask: int
     modules: tuple[str, ...]
     settings: tuple[str, ...]
+    engine_unit: str
     pin_directory: PurePosixPath
     group: str
 
@@ -54,6 +58,7 @@ PLAN = WirePlan(
     bridge="br0",
     first_queue=0,
     last_queue=1,
+    queue_length=4096,
     mark_bypass=0x1,
     mark_skip=0x2,
     mark_inspected=0x4,
@@ -66,6 +71,7 @@ PLAN = WirePlan(
         "bridge-nf-filter-vlan-tagged",
         "bridge-nf-filter-pppoe-tagged",
     ),
+    engine_unit="omamori-engine.service",
     pin_directory=PurePosixPath("/sys/fs/bpf/omamori"),
     group="omamori",
 )
