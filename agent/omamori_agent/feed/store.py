@@ -29,12 +29,14 @@ from omamori_protocol.feed_manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Fe
 from omamori_protocol.feed_pack import unpack
 
 from .errors import FeedPostponedError, PackRefusedError
+from .exclusion import NOTHING, RULES_NAME, LeftOut, load_left_out, save_left_out, write_rules
 from .lists import check_networks, write_dataset, write_digests
 from .record import Record, load_record, save_record
 
 logger = logging.getLogger(__name__)
 
-RULES_NAME = "all.rules"
+__all__ = ["DATASETS_NAME", "ENGINE_DIRECTORY", "RULES_NAME", "FeedStore", "StoredFeed"]
+
 DATASETS_NAME = "datasets.yaml"
 ENGINE_DIRECTORY = "engine"
 _NEW = ".new"
@@ -56,6 +58,7 @@ class StoredFeed:
 
     manifest: FeedManifest
     directory: Path
+    left_out: LeftOut = NOTHING
 
     @property
     def serial(self) -> int:
@@ -65,7 +68,7 @@ class StoredFeed:
     @property
     def rule_count(self) -> int:
         """How many rules the engine should have of it."""
-        return sum(item.count for item in self.manifest.rules)
+        return sum(item.count for item in self.manifest.rules) - self.left_out.count
 
     def list_path(self, name: str) -> Path | None:
         """Return the file of a list, or None if it has no such list."""
@@ -176,7 +179,24 @@ class FeedStore:
             return None
         if manifest.serial != serial or not (directory / ENGINE_DIRECTORY / DATASETS_NAME).is_file():
             return None
-        return StoredFeed(manifest, directory)
+        return StoredFeed(manifest, directory, load_left_out(directory / ENGINE_DIRECTORY))
+
+    def leave_out(self, feed: StoredFeed, rule_ids: frozenset[int]) -> StoredFeed:
+        """Write the rules of a stored feed anew, without some of them.
+
+        What they lack is not sure before `confirm_left_out`: after a cut, the work is done again.
+
+        Raises:
+            OSError: The rules are as they were, or as they shall be.
+        """
+        engine = feed.directory / ENGINE_DIRECTORY
+        save_left_out(engine, dataclasses.replace(feed.left_out, is_sure=False))
+        sources = [feed.directory / item.path for item in sorted(feed.manifest.rules, key=lambda item: item.path)]
+        return dataclasses.replace(feed, left_out=write_rules(engine, sources, rule_ids))
+
+    def confirm_left_out(self, feed: StoredFeed) -> None:
+        """Write down that the engine has loaded what `leave_out` returned; raises `OSError`."""
+        save_left_out(feed.directory / ENGINE_DIRECTORY, feed.left_out)
 
     def check_space(self, needed_bytes: int) -> None:
         """Raise `FeedPostponedError` unless so many bytes and the reserve are free."""
@@ -184,12 +204,15 @@ class FeedStore:
         if free < needed_bytes + self._reserve_bytes:
             raise FeedPostponedError(f"not enough space on the data partition for {needed_bytes // _MIB + 1} MiB")
 
-    def add(self, serial: int, check: Callable[[FeedManifest], None]) -> StoredFeed:
+    def add(
+        self, serial: int, check: Callable[[FeedManifest], None], rule_ids: frozenset[int] = frozenset()
+    ) -> StoredFeed:
         """Unpack what was downloaded and make it a stored feed (not the current one).
 
         Args:
             serial: What the repository's signed metadata calls it.
             check: Raises if the manifest does not suit this box; called before anything is written.
+            rule_ids: Rules that are left out of what the engine will load.
 
         Raises:
             PackRefusedError: The pack is bad; nothing of it is left on disk.
@@ -201,7 +224,7 @@ class FeedStore:
             new.mkdir(mode=0o700)
             with self.download_path.open("rb") as source:
                 manifest = unpack(source, new, admit=lambda found: self._admit(found, serial, check))
-            _write_engine_files(manifest, new)
+            left_out = _write_engine_files(manifest, new, rule_ids)
             _seal(new)
             directory = self._store / str(serial)
             self._remove(directory)
@@ -213,7 +236,7 @@ class FeedStore:
             raise FeedPostponedError(f"feed store: {err.strerror or err}") from err
         finally:
             self._remove(new)
-        return StoredFeed(manifest, directory)
+        return StoredFeed(manifest, directory, left_out)
 
     def _admit(self, manifest: FeedManifest, serial: int, check: Callable[[FeedManifest], None]) -> None:
         if manifest.serial != serial:
@@ -268,15 +291,13 @@ def _free_bytes(path: Path) -> int:
     return facts.f_bavail * facts.f_frsize
 
 
-def _write_engine_files(manifest: FeedManifest, directory: Path) -> None:
+def _write_engine_files(manifest: FeedManifest, directory: Path, rule_ids: frozenset[int]) -> LeftOut:
     """Write what the engine loads: rules in one file, lists in its own form, and their declaration."""
     engine = directory / ENGINE_DIRECTORY
     engine.mkdir()
-    with (engine / RULES_NAME).open("xb") as out:
-        for rules in sorted(manifest.rules, key=lambda item: item.path):
-            with (directory / rules.path).open("rb") as source:
-                shutil.copyfileobj(source, out)
-            out.write(b"\n")
+    sources = [directory / rules.path for rules in sorted(manifest.rules, key=lambda item: item.path)]
+    left_out = write_rules(engine, sources, rule_ids)
+    save_left_out(engine, left_out)
     declarations = []
     for item in manifest.lists:
         source_path = directory / item.path
@@ -290,6 +311,7 @@ def _write_engine_files(manifest: FeedManifest, directory: Path) -> None:
                 check_networks(source_path, name=item.name, count=item.count)
     text = "%YAML 1.1\n---\n" + ("datasets:\n" + "".join(declarations) if declarations else "datasets: {}\n")
     (engine / DATASETS_NAME).write_text(text, encoding="ascii")
+    return left_out
 
 
 def _declaration(name: str, count: int) -> str:
