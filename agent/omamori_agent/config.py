@@ -55,6 +55,11 @@ class Paths:
         return self.image / "trust/service-ca.pem"
 
     @property
+    def desired_keys(self) -> Path:
+        """Public keys that may sign desired state and commands."""
+        return self.image / "trust/desired.pem"
+
+    @property
     def engine_config(self) -> Path:
         """Base configuration of the engine."""
         return self.image / "engine/suricata.yaml"
@@ -111,6 +116,16 @@ class Paths:
         """Link to the feed that the engine uses."""
         return self.feed / "current"
 
+    @property
+    def desired(self) -> Path:
+        """Directory of the desired state in force and of commands done."""
+        return self.state / "desired"
+
+    @property
+    def address(self) -> Path:
+        """What the settings service shall make of the network; everybody may read it."""
+        return self.state / "address/settings.json"
+
     # Volatile and kernel.
 
     @property
@@ -147,6 +162,16 @@ class Paths:
     def interfaces(self) -> Path:
         """The kernel's list of network interfaces."""
         return self.root / "sys/class/net"
+
+    @property
+    def address_answer(self) -> Path:
+        """What the settings service has done."""
+        return self.run / "address/state.json"
+
+    @property
+    def boot_id(self) -> Path:
+        """The kernel's name of this boot."""
+        return self.proc / "sys/kernel/random/boot_id"
 
     @property
     def bpf(self) -> Path:
@@ -208,7 +233,7 @@ class LinkLimits:
     session_expiry_s: int = 24 * 3600
     will_delay_s: int = 10  # a restart of the agent is not an outage
     receive_maximum: int = 16
-    max_packet_bytes: int = 16384
+    max_packet_bytes: int = 32768  # a desired state with 256 exemptions has 17 KiB
     window: int = 16  # events sent and not yet acknowledged
     reconnect_first_s: float = 1.0
     reconnect_cap_s: float = 60.0

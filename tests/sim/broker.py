@@ -29,6 +29,7 @@ class SimulatedConnection:
         self._next_id = 0
         self.hello = hello
         self.receive_maximum = broker.receive_maximum
+        self.local_address = broker.local_address
         self.incoming: deque[Incoming] = deque()
         self.unanswered: deque[tuple[int, Published]] = deque()
         self.subscriptions: list[str] = []
@@ -94,6 +95,7 @@ class SimulatedBroker:
         self.answers = True
         self.reasons: dict[str, int] = {}
         self.receive_maximum = 65535
+        self.local_address = "192.0.2.7"
         self.connections: list[SimulatedConnection] = []
         self.attempts = 0
         self.published: list[Published] = []

@@ -81,6 +81,10 @@ class BrokerConnection(Protocol):
     def receive_maximum(self) -> int:
         """How many unacknowledged publications the broker takes at once."""
 
+    @property
+    def local_address(self) -> str:
+        """IP address of our side."""
+
     def publish(self, topic: str, payload: bytes, *, confirmed: bool, retain: bool = False) -> int:
         """Send a message; a confirmed one (QoS 1) is answered by `Acknowledged` with the returned id.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import select
+import socket
 import ssl
 import struct
 import threading
@@ -132,6 +133,17 @@ class MQTTConnection:
             self._step(_CONNACK_POLL_S, None)
         if self._consent.value >= _REFUSAL:
             raise BrokerRefusedError(f"broker {host}:{port}: refused: {self._consent}")
+
+    @property
+    def local_address(self) -> str:
+        """IP address of our side; empty when the connection is lost."""
+        sock = self._client.socket()
+        if not isinstance(sock, socket.socket):
+            return ""
+        try:
+            return str(sock.getsockname()[0]).partition("%")[0]
+        except OSError:
+            return ""
 
     def publish(self, topic: str, payload: bytes, *, confirmed: bool, retain: bool = False) -> int:
         """Send a message; returns its id."""

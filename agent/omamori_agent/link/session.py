@@ -20,13 +20,13 @@ from omamori_protocol.vocabulary import Presence
 
 from .broker import Acknowledged, BrokerConnection, BrokerUnreachableError, Hello, Received, Waker
 from .presence import describe
+from .retained import RetainedMessage
 from .window import SendWindow
 
 logger = logging.getLogger(__name__)
 
 _POLL_S = 1.0  # upper bound of the reaction to a stop
 _SESSION_BYTES = 8
-_REFUSAL = 0x80
 _SPOOL_RETRY_S = 2.0
 _TELL_REFUSALS_S = 10.0
 
@@ -43,6 +43,7 @@ class LinkSession:
         clock: Time.
         waker: Set by others when there is something to send.
         take_heartbeat: Returns a heartbeat to send, once, or None.
+        reported: Returns what became of the desired state, or None while nobody knows.
         on_received: Told about each message for us.
     """
 
@@ -57,6 +58,7 @@ class LinkSession:
         clock: Clock,
         waker: Waker,
         take_heartbeat: Callable[[], bytes | None],
+        reported: Callable[[], bytes | None],
         on_received: Callable[[Received], None],
     ) -> None:
         self._config = config
@@ -78,10 +80,11 @@ class LinkSession:
         self._tell_refusals_at_s = 0.0
         self._spool_retry_at_s = 0.0
         self._nothing_new = False  # the spool was read to its end and nobody has put since
-        self._state_sent = b""
-        self._state_message: int | None = None
-        self._state_sent_at_s = 0.0
-        self._state_retry_at_s = 0.0
+        retry_s = self._limits.refused_cap_s
+        self._state = RetainedMessage(
+            "state", self._topic(Leaf.STATE), lambda: self._describe(Presence.ONLINE), clock, retry_s=retry_s
+        )
+        self._reported = RetainedMessage("report", self._topic(Leaf.REPORTED), reported, clock, retry_s=retry_s)
 
     def hello(self) -> Hello:
         """Return how to introduce ourselves, the will included."""
@@ -91,10 +94,12 @@ class LinkSession:
     def start(self, connection: BrokerConnection) -> None:
         """Say that we are here."""
         self._connection = connection
-        # One place in the broker's window is kept for the state.
-        self._window = self._make_window(max(1, min(self._limits.window, connection.receive_maximum) - 1))
-        self._send_state(Presence.ONLINE)
+        # Two places in the broker's window are kept for the state and the report.
+        self._window = self._make_window(max(1, min(self._limits.window, connection.receive_maximum) - 2))
+        self._state.send(connection)
         connection.subscribe(feed_announcement(self._config.provision.channel))
+        connection.subscribe(self._topic(Leaf.DESIRED))
+        connection.subscribe(self._topic(Leaf.COMMAND))
 
     def step(self) -> None:
         """Send what is due, then wait up to a second for what comes.
@@ -105,8 +110,8 @@ class LinkSession:
         connection = self._live()
         if (heartbeat := self._take_heartbeat()) is not None:
             connection.publish(self._topic(Leaf.HEARTBEAT), heartbeat, confirmed=False)
-        if self._state_message is None and self._clock.monotonic() >= self._state_retry_at_s:
-            self._send_state(Presence.ONLINE)
+        self._state.send(connection)
+        self._reported.send(connection)
         self._send_events(connection)
         self._check_patience()
         self._take(connection)
@@ -115,9 +120,9 @@ class LinkSession:
     def finish(self, goodbye_s: float) -> None:
         """Say that we leave; afterwards the connection may be closed in an orderly way."""
         connection = self._live()
-        self._send_state(Presence.OFFLINE)
+        self._state.send(connection, self._describe(Presence.OFFLINE))
         deadline_s = self._clock.monotonic() + goodbye_s
-        while self._state_message is not None and self._clock.monotonic() < deadline_s:
+        while self._state.waits_since is not None and self._clock.monotonic() < deadline_s:
             self._take(connection)
         self._remove()
 
@@ -145,14 +150,6 @@ class LinkSession:
             since_s=self._since_s,
         ).encode()
 
-    def _send_state(self, presence: Presence) -> None:
-        state = self._describe(presence)
-        if state == self._state_sent:
-            return
-        self._state_message = self._live().publish(self._topic(Leaf.STATE), state, confirmed=True, retain=True)
-        self._state_sent = state
-        self._state_sent_at_s = self._clock.monotonic()
-
     def _send_events(self, connection: BrokerConnection) -> None:
         now_s = self._clock.monotonic()
         before = self._window.position
@@ -176,9 +173,8 @@ class LinkSession:
             self._nothing_new = False
 
     def _check_patience(self) -> None:
-        waiting = [] if self._state_message is None else [self._state_sent_at_s]
-        if (since_s := self._window.waits_since()) is not None:
-            waiting.append(since_s)
+        since = (self._state.waits_since, self._reported.waits_since, self._window.waits_since())
+        waiting = [since_s for since_s in since if since_s is not None]
         if waiting and self._clock.monotonic() - min(waiting) > self._limits.ack_timeout_s:
             raise BrokerUnreachableError(f"the broker acknowledges nothing for {self._limits.ack_timeout_s:.0f} s")
 
@@ -186,19 +182,10 @@ class LinkSession:
         for item in connection.poll(_POLL_S, self._waker):
             if isinstance(item, Received):
                 self._on_received(item)
-            elif item.message_id == self._state_message:
-                self._state_answered(item)
-            else:
+            elif not self._state.answered(item) and not self._reported.answered(item):
                 self._event_answered(item)
         if self._waker.clear():
             self._nothing_new = False
-
-    def _state_answered(self, item: Acknowledged) -> None:
-        self._state_message = None
-        if item.reason >= _REFUSAL:
-            logger.warning("the broker refuses our state (0x%02x)", item.reason)
-            self._state_sent = b""
-            self._state_retry_at_s = self._clock.monotonic() + self._limits.refused_cap_s
 
     def _event_answered(self, item: Acknowledged) -> None:
         position = self._window.answered(item.message_id, item.reason, self._clock.monotonic())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from typing import Protocol
 
 from omamori_agent.backoff import Backoff
 from omamori_agent.config import AgentConfig
@@ -21,7 +22,7 @@ from omamori_agent.status import StatusBoard
 from omamori_agent.text import clean_text
 from omamori_protocol.errors import MalformedError, ProtocolError
 from omamori_protocol.messages import FeedAnnouncement
-from omamori_protocol.topics import MAX_TOPIC_LENGTH, feed_announcement
+from omamori_protocol.topics import MAX_TOPIC_LENGTH, Leaf, device_topic, feed_announcement
 
 from .broker import Broker, Received, Waker
 from .session import LinkSession
@@ -29,6 +30,22 @@ from .session import LinkSession
 logger = logging.getLogger(__name__)
 
 _POLL_S = 1.0  # upper bound of the reaction to a stop
+
+
+class DesiredPort(Protocol):
+    """Who takes desired state and commands; nothing of it blocks."""
+
+    def offer_document(self, signed: bytes) -> None:
+        """Take a delivered document."""
+
+    def offer_command(self, signed: bytes) -> None:
+        """Take a delivered command."""
+
+    def reported(self) -> bytes | None:
+        """Return the report to retain."""
+
+    def subscribe(self, listener: Callable[[], None]) -> None:
+        """Call `listener` when the report has changed."""
 
 
 class LinkWorker:
@@ -42,6 +59,7 @@ class LinkWorker:
         status: What the box does; the link writes `connected`.
         clock: Time.
         on_announcement: Told about each announced feed serial, from the link's thread; must not block.
+        desired: Takes documents and commands, and tells what became of them.
     """
 
     name = "link"
@@ -56,6 +74,7 @@ class LinkWorker:
         status: StatusBoard,
         clock: Clock,
         on_announcement: Callable[[int], None],
+        desired: DesiredPort,
     ) -> None:
         self._config = config
         self._broker = broker
@@ -65,12 +84,19 @@ class LinkWorker:
         self._clock = clock
         self._on_announcement = on_announcement
         self._announcement_topic = feed_announcement(config.provision.channel)
+        self._desired = desired
+        self._desired_topic = device_topic(config.device, Leaf.DESIRED)
+        self._command_topic = device_topic(config.device, Leaf.COMMAND)
+        self._reconnect = threading.Event()
+        self._connections = 0
+        self._live: tuple[int, str] | None = None
         self._waker = Waker()
         self._heartbeat_lock = threading.Lock()
         self._heartbeat: bytes | None = None
         self._bad_messages = 0
         spool.subscribe(self._waker.set)
         status.subscribe(lambda _status: self._waker.set())
+        desired.subscribe(self._waker.set)
 
     @property
     def bad_messages(self) -> int:
@@ -82,6 +108,15 @@ class LinkWorker:
         with self._heartbeat_lock:
             self._heartbeat = payload
         self._waker.set()
+
+    def reconnect(self) -> None:
+        """Give up the present connection, or the pause before the next try, and connect now; from any thread."""
+        self._reconnect.set()
+        self._waker.set()
+
+    def connection(self) -> tuple[int, str] | None:
+        """Return number and local address of the present connection, or None without one; from any thread."""
+        return self._live
 
     def run(self, stop: threading.Event) -> None:
         """Stay connected until `stop`."""
@@ -99,12 +134,18 @@ class LinkWorker:
                     backoff.reset()
                 delay_s = backoff.next_s()
                 logger.warning("not connected: %s; next try in %.1f s", err, delay_s)
-                stop.wait(delay_s)
+                self._pause(delay_s, stop)
             finally:
                 self._status.update(connected=False)
 
+    def _pause(self, delay_s: float, stop: threading.Event) -> None:
+        until_s = self._clock.monotonic() + delay_s
+        while not stop.is_set() and not self._reconnect.is_set() and self._clock.monotonic() < until_s:
+            self._reconnect.wait(max(0.0, min(_POLL_S / 2, until_s - self._clock.monotonic())))
+
     def _serve(self, identity: Identity, stop: threading.Event) -> None:
-        """Use one connection until it is lost, `stop` is set or the identity changes."""
+        """Use one connection until it is lost, `stop` is set, the identity changes or a new one is asked for."""
+        self._reconnect.clear()
         session = LinkSession(
             config=self._config,
             identity=identity,
@@ -114,6 +155,7 @@ class LinkWorker:
             clock=self._clock,
             waker=self._waker,
             take_heartbeat=self._take_heartbeat,
+            reported=self._desired.reported,
             on_received=self._on_received,
         )
         connection = self._broker.connect(session.hello(), identity, stop)
@@ -122,12 +164,16 @@ class LinkWorker:
             logger.info("connected to %s", self._config.provision.broker_host)
             self._take_heartbeat()  # one from before the connection would be stale; a fresh one follows
             session.start(connection)
+            self._connections += 1
+            self._live = (self._connections, connection.local_address)
             self._status.update(connected=True)
-            while not stop.is_set() and self._holder.get() == identity:
+            while not stop.is_set() and not self._reconnect.is_set() and self._holder.get() == identity:
                 session.step()
-            session.finish(self._config.link.goodbye_s)
-            goodbye_s = self._config.link.goodbye_s
+            if not self._reconnect.is_set():  # then we are back before the will is published
+                session.finish(self._config.link.goodbye_s)
+                goodbye_s = self._config.link.goodbye_s
         finally:
+            self._live = None
             connection.close(goodbye_s=goodbye_s)
 
     def _take_heartbeat(self) -> bytes | None:
@@ -137,6 +183,12 @@ class LinkWorker:
 
     def _on_received(self, message: Received) -> None:
         try:
+            if message.topic == self._desired_topic:
+                self._desired.offer_document(message.payload)
+                return
+            if message.topic == self._command_topic:
+                self._desired.offer_command(message.payload)
+                return
             if message.topic != self._announcement_topic:
                 raise MalformedError(f"nothing is expected on {clean_text(message.topic, MAX_TOPIC_LENGTH)!r}")
             announcement = FeedAnnouncement.decode(message.payload)

@@ -21,6 +21,7 @@ from omamori_protocol.vocabulary import EngineState, EventKind, FeedState, Prese
 from sim.box import DEVICE, box_config
 from sim.broker import SimulatedBroker, SimulatedConnection
 from sim.clock import ManualClock
+from sim.desired import SimulatedDesired
 
 LIMITS = LinkLimits(
     reconnect_first_s=0.01,
@@ -53,6 +54,7 @@ class Box:
         self.spool = Spool(config.paths.spool, SpoolLimits(), self.clock)
         self.spool.open()
         self.announced: list[int] = []
+        self.desired = SimulatedDesired()
         self.worker = LinkWorker(
             config=config,
             broker=self.broker,
@@ -61,6 +63,7 @@ class Box:
             status=self.status,
             clock=self.clock,
             on_announcement=self.announced.append,
+            desired=self.desired,
         )
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self.worker.run, args=(self.stop,))
@@ -121,7 +124,11 @@ def test_birth_and_will_belong_to_one_session(box: Box) -> None:
     assert (message.topic, message.retain, message.confirmed) == (STATE_TOPIC, True, True)
     assert box.connection.hello.client_id == DEVICE
     assert box.connection.hello.will_topic == STATE_TOPIC
-    assert box.connection.subscriptions == [feed_announcement("demo")]
+    assert box.connection.subscriptions == [
+        feed_announcement("demo"),
+        f"omamori/v1/{DEVICE}/desired",
+        f"omamori/v1/{DEVICE}/cmd",
+    ]
 
 
 def test_each_connection_is_a_session_of_its_own(box: Box) -> None:
@@ -271,7 +278,7 @@ def test_announcement_reaches_the_feed(box: Box) -> None:
         (feed_announcement("demo"), cbor.encode({0: 1, 1: 5, 2: "x" * 64})),
         (feed_announcement("demo"), bytes.fromhex("bb7fffffffffffffff")),
         (feed_announcement("other"), FeedAnnouncement(serial=5).encode()),
-        (f"omamori/v1/{DEVICE}/cmd", FeedAnnouncement(serial=5).encode()),
+        ("omamori/v1/ZA35-000002/cmd", FeedAnnouncement(serial=5).encode()),
         ("x" * 60000 + "\n", b""),
         ("", b""),
     ],
@@ -282,6 +289,50 @@ def test_bad_message_is_counted_and_harmless(box: Box, topic: str, payload: byte
     eventually(lambda: box.worker.bad_messages == 1)
     assert box.announced == []
     assert box.status.get().connected
+
+
+def test_documents_and_commands_are_handed_on_unread(box: Box) -> None:
+    eventually(lambda: box.status.get().connected)
+    box.connection.incoming.append(Received(f"omamori/v1/{DEVICE}/desired", b"a document"))
+    box.connection.incoming.append(Received(f"omamori/v1/{DEVICE}/cmd", b"a command"))
+    eventually(lambda: box.desired.commands)
+    assert (box.desired.documents, box.desired.commands) == ([b"a document"], [b"a command"])
+    assert box.worker.bad_messages == 0
+
+
+def test_report_is_retained_when_it_changes_and_on_each_connection(box: Box) -> None:
+    eventually(lambda: box.status.get().connected)
+    assert box.broker.payloads("reported") == []
+    box.desired.report(b"one")
+    eventually(lambda: box.broker.payloads("reported") == [b"one"])
+    box.desired.report(b"two")
+    eventually(lambda: box.broker.payloads("reported") == [b"one", b"two"])
+    box.broker.is_up = False
+    eventually(lambda: not box.status.get().connected)
+    box.broker.is_up = True
+    eventually(lambda: box.broker.payloads("reported") == [b"one", b"two", b"two"])
+    message = next(item for item in box.broker.published if item.payload == b"two")
+    assert (message.confirmed, message.retain) == (True, True)
+
+
+def test_reconnect_gives_up_the_connection_and_tells_nobody_that_we_left(box: Box) -> None:
+    eventually(lambda: box.status.get().connected)
+    assert box.worker.connection() == (1, "192.0.2.7")
+    box.broker.local_address = "192.0.2.9"
+    box.worker.reconnect()
+    eventually(lambda: box.worker.connection() == (2, "192.0.2.9"))
+    assert [state.presence for state in box.states] == [Presence.ONLINE, Presence.ONLINE]
+    assert box.broker.connections[0].goodbye_s == 0.0
+
+
+def test_reconnect_ends_the_pause_before_the_next_try(box: Box) -> None:
+    eventually(lambda: box.status.get().connected)
+    box.broker.is_up = False
+    eventually(lambda: box.broker.attempts >= 3)
+    assert box.worker.connection() is None
+    box.broker.is_up = True
+    box.worker.reconnect()
+    eventually(lambda: box.status.get().connected)
 
 
 def test_heartbeat_is_sent_once_and_only_the_latest(box: Box) -> None:

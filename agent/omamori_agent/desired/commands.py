@@ -1,0 +1,85 @@
+"""Does signed commands: each once, only while it is valid, and nothing that is not on the closed list.
+
+A command's id is remembered on disk until it has expired, before the command is done: after a cut in between it is not
+done at all rather than twice. The memory is bounded; when it is full of commands that have not expired, new ones are
+refused rather than old ones forgotten.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from omamori_agent.errors import TransientError
+from omamori_agent.ports import Clock
+from omamori_protocol.command import Command, Verb
+
+from .bypass import Bypass
+from .errors import CommandRefusedError
+from .store import DesiredStore, RememberedCommands
+from .verify import open_command
+
+logger = logging.getLogger(__name__)
+
+
+class Commands:
+    """Judges and does commands; one thread uses it.
+
+    Args:
+        device: The box's id.
+        keys: Keys that may sign commands.
+        store: Remembers what was done.
+        bypass: Does `Verb.BYPASS`.
+        clock: Unix time.
+        maximum: How many commands are remembered.
+    """
+
+    def __init__(
+        self,
+        *,
+        device: str,
+        keys: Sequence[Ed25519PublicKey],
+        store: DesiredStore,
+        bypass: Bypass,
+        clock: Clock,
+        maximum: int,
+    ) -> None:
+        self._device = device
+        self._keys = keys
+        self._store = store
+        self._bypass = bypass
+        self._clock = clock
+        self._maximum = maximum
+
+    def take(self, signed: bytes) -> Command | None:
+        """Do a command.
+
+        Returns:
+            The command, or None if it was done before (a broker may deliver twice).
+
+        Raises:
+            CommandRefusedError: It must not be done, or could not.
+        """
+        # A clock that was set back must not make what has expired valid again.
+        now_s = max(int(self._clock.now()), self._store.commands.newest_s)
+        command = open_command(signed, self._keys, self._device, now_s=now_s)
+        if command.command_id in dict(self._store.commands.seen):
+            logger.info("command %s came again", command.command_id.hex())
+            return None
+        kept = tuple(item for item in self._store.commands.seen if item[1] > now_s)
+        if len(kept) >= self._maximum:
+            raise CommandRefusedError("too many commands within a day", command_id=command.command_id)
+        seen = (*kept, (command.command_id, command.expires_s))
+        try:
+            self._store.remember_commands(RememberedCommands(seen, now_s))
+            self._do(command)
+        except TransientError as err:
+            raise CommandRefusedError(str(err), command_id=command.command_id) from err
+        return command
+
+    def _do(self, command: Command) -> None:
+        match command.verb:
+            case Verb.BYPASS:
+                self._bypass.begin(command.minutes, command.asked_by)
