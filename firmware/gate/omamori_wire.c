@@ -5,8 +5,9 @@
  * It runs once, very early, on a box without a shell, and in the same way in a namespace of the lab. It needs nothing
  * but the kernel (linked statically) and never touches the bridge itself: whatever fails here, frames go on.
  *
- * `install` may be repeated, for example after a port was added: pinned maps are kept when their layout is still
- * this program's, programs are replaced in place. `check` only reads.
+ * `install` may be repeated: pinned maps are kept when their layout is still this program's, programs are replaced in
+ * place. `refresh` puts the gate that is there on ports that joined the bridge since (a radio, say) and forgets those
+ * that left. `check` only reads.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -49,14 +50,20 @@ struct wire {
 	const char *group;
 	struct port ports[OMAMORI_MAX_PORTS];
 	unsigned int port_count;
+	__u8 bridge_mac[6];
 };
 
-static const char *const map_names[] = {
-	OMAMORI_MAP_CONFIG,    OMAMORI_MAP_PORTS,    OMAMORI_MAP_BLOCK,	 OMAMORI_MAP_BLOCKED,
-	OMAMORI_MAP_TERMINALS, OMAMORI_MAP_FLOWS,    OMAMORI_MAP_COUNTERS, OMAMORI_MAP_CONTROL,
-	OMAMORI_MAP_EXEMPT,    OMAMORI_MAP_EXEMPT_MAC, OMAMORI_MAP_STATIONS, OMAMORI_MAP_UNINSPECTED,
+/* The agent's group may read all maps, and write those that are its own business. */
+static const struct {
+	const char *name;
+	bool is_group_writable;
+} pinned_maps[] = {
+	{OMAMORI_MAP_CONFIG, false},   {OMAMORI_MAP_PORTS, false},	{OMAMORI_MAP_BLOCK, true},
+	{OMAMORI_MAP_BLOCKED, true},   {OMAMORI_MAP_TERMINALS, false},	{OMAMORI_MAP_FLOWS, false},
+	{OMAMORI_MAP_COUNTERS, false}, {OMAMORI_MAP_CONTROL, true},	{OMAMORI_MAP_EXEMPT, true},
+	{OMAMORI_MAP_EXEMPT_MAC, true}, {OMAMORI_MAP_STATIONS, false}, {OMAMORI_MAP_UNINSPECTED, false},
 };
-#define MAP_COUNT (sizeof(map_names) / sizeof(map_names[0]))
+#define MAP_COUNT (sizeof(pinned_maps) / sizeof(pinned_maps[0]))
 
 /* Without these the queue rule never sees a bridged packet, and nothing complains. */
 static const char *const bridge_settings[] = {
@@ -88,12 +95,13 @@ static int compare_ports(const void *left, const void *right)
 	return strcmp(((const struct port *)left)->name, ((const struct port *)right)->name);
 }
 
-/* Take one link out of the kernel's answer; note it when it is a port of the bridge. */
+/* Take one link out of the kernel's answer; note it when it is a port of the bridge or the bridge itself. */
 static void note_link(struct wire *wire, struct nlmsghdr *message, __u32 bridge_ifindex)
 {
 	struct ifinfomsg *link = NLMSG_DATA(message);
 	int left = IFLA_PAYLOAD(message);
 	const char *name = NULL;
+	const __u8 *mac = NULL;
 	__u32 master = 0;
 
 	for (struct rtattr *at = IFLA_RTA(link); RTA_OK(at, left); at = RTA_NEXT(at, left)) {
@@ -101,7 +109,11 @@ static void note_link(struct wire *wire, struct nlmsghdr *message, __u32 bridge_
 			memcpy(&master, RTA_DATA(at), sizeof(master));
 		if (at->rta_type == IFLA_IFNAME)
 			name = RTA_DATA(at);
+		if (at->rta_type == IFLA_ADDRESS && RTA_PAYLOAD(at) == sizeof(wire->bridge_mac))
+			mac = RTA_DATA(at);
 	}
+	if ((__u32)link->ifi_index == bridge_ifindex && mac)
+		memcpy(wire->bridge_mac, mac, sizeof(wire->bridge_mac));
 	if (master != bridge_ifindex || !name)
 		return;
 	if (wire->port_count == OMAMORI_MAX_PORTS) {
@@ -183,15 +195,27 @@ static void drop_pins(const struct wire *wire)
 	char path[512];
 
 	for (size_t i = 0; i < MAP_COUNT; i++) {
-		pin_path(wire, map_names[i], path, sizeof(path));
+		pin_path(wire, pinned_maps[i].name, path, sizeof(path));
 		unlink(path);
 	}
 }
 
-/* Say whether the pinned maps were made by this version of the gate. */
-static bool is_pinned_abi_ours(const struct wire *wire)
+static int open_pin(const struct wire *wire, const char *name)
 {
-	struct omamori_config config = {0};
+	char path[512];
+
+	pin_path(wire, name, path, sizeof(path));
+
+	int fd = bpf_obj_get(path);
+
+	if (fd < 0)
+		complain("cannot open", path, errno);
+	return fd;
+}
+
+/* Say whether the pinned maps were made by this version of the gate. */
+static bool is_pinned_abi_ours(const struct wire *wire, struct omamori_config *config)
+{
 	char path[512];
 	__u32 zero = 0;
 
@@ -204,8 +228,8 @@ static bool is_pinned_abi_ours(const struct wire *wire)
 
 	struct bpf_map_info info = {0};
 	__u32 size = sizeof(info);
-	bool is_ours = bpf_obj_get_info_by_fd(fd, &info, &size) == 0 && info.value_size == sizeof(config) &&
-		       bpf_map_lookup_elem(fd, &zero, &config) == 0 && config.abi == OMAMORI_GATE_ABI;
+	bool is_ours = bpf_obj_get_info_by_fd(fd, &info, &size) == 0 && info.value_size == sizeof(*config) &&
+		       bpf_map_lookup_elem(fd, &zero, config) == 0 && config->abi == OMAMORI_GATE_ABI;
 
 	close(fd);
 	return is_ours;
@@ -221,10 +245,11 @@ static struct bpf_object *load_object(const struct wire *wire)
 		complain("cannot read", wire->object_path, errno);
 		return NULL;
 	}
-	bpf_object__for_each_map(map, object) {
-		if (bpf_map__is_internal(map))
-			continue;
-		pin_path(wire, bpf_map__name(map), path, sizeof(path));
+	for (size_t i = 0; i < MAP_COUNT; i++) {
+		map = bpf_object__find_map_by_name(object, pinned_maps[i].name);
+		if (!map)
+			continue; /* the kernel's refusal of the first use of the pin will say so */
+		pin_path(wire, pinned_maps[i].name, path, sizeof(path));
 		bpf_map__set_pin_path(map, path);
 	}
 
@@ -238,28 +263,45 @@ static struct bpf_object *load_object(const struct wire *wire)
 	return object;
 }
 
-static int map_fd(struct bpf_object *object, const char *name)
+/* Pin the programs too, for `refresh`; those of an older version go. */
+static int pin_programs(const struct wire *wire, struct bpf_object *object)
 {
-	return bpf_object__find_map_fd_by_name(object, name);
+	char path[512];
+	int error = 0;
+
+	for (unsigned int point = 0; point < POINT_COUNT; point++) {
+		struct bpf_program *program = bpf_object__find_program_by_name(object, program_names[point]);
+
+		pin_path(wire, program_names[point], path, sizeof(path));
+		unlink(path);
+		if (!program || bpf_obj_pin(bpf_program__fd(program), path) < 0)
+			error = complain("cannot pin", path, program ? errno : ENOENT);
+	}
+	return error;
+}
+
+static bool is_port(const struct wire *wire, __u32 ifindex)
+{
+	for (unsigned int i = 0; i < wire->port_count; i++)
+		if (wire->ports[i].ifindex == ifindex)
+			return true;
+	return false;
 }
 
 /* Tell the gate which interface has which role; forget ports that are gone. */
-static int write_ports(const struct wire *wire, struct bpf_object *object)
+static int write_ports(const struct wire *wire)
 {
-	int fd = map_fd(object, OMAMORI_MAP_PORTS);
+	int fd = open_pin(wire, OMAMORI_MAP_PORTS);
 	__u32 stale[OMAMORI_MAX_PORTS], key;
 	unsigned int stale_count = 0;
 	int error = 0;
 
+	if (fd < 0)
+		return -1;
 	for (int more = bpf_map_get_next_key(fd, NULL, &key) == 0; more && stale_count < OMAMORI_MAX_PORTS;
-	     more = bpf_map_get_next_key(fd, &key, &key) == 0) {
-		bool is_present = false;
-
-		for (unsigned int i = 0; i < wire->port_count; i++)
-			is_present = is_present || wire->ports[i].ifindex == key;
-		if (!is_present)
+	     more = bpf_map_get_next_key(fd, &key, &key) == 0)
+		if (!is_port(wire, key))
 			stale[stale_count++] = key;
-	}
 	while (stale_count)
 		bpf_map_delete_elem(fd, &stale[--stale_count]);
 	for (unsigned int i = 0; i < wire->port_count; i++) {
@@ -268,10 +310,32 @@ static int write_ports(const struct wire *wire, struct bpf_object *object)
 		if (bpf_map_update_elem(fd, &port->ifindex, &port->value, BPF_ANY) < 0)
 			error = complain("cannot note the port", port->name, errno);
 	}
+	close(fd);
 	return error;
 }
 
-static int write_config(const struct wire *wire, struct bpf_object *object)
+/* Forget the stations behind ports that are gone, so that nothing is sent there. */
+static int forget_stations(const struct wire *wire)
+{
+	int fd = open_pin(wire, OMAMORI_MAP_STATIONS);
+	struct omamori_station_key key, next;
+	struct omamori_station station;
+	unsigned int left = OMAMORI_MAX_STATIONS;
+
+	if (fd < 0)
+		return -1;
+	for (int more = bpf_map_get_next_key(fd, NULL, &key) == 0; more && left; left--) {
+		more = bpf_map_get_next_key(fd, &key, &next) == 0;
+		if (bpf_map_lookup_elem(fd, &key, &station) == 0 && !is_port(wire, station.ifindex))
+			bpf_map_delete_elem(fd, &key);
+		key = next;
+	}
+	close(fd);
+	return 0;
+}
+
+/* The configuration that fits the ports. */
+static struct omamori_config wanted_config(const struct wire *wire)
 {
 	struct omamori_config config = {
 		.abi = OMAMORI_GATE_ABI,
@@ -280,8 +344,9 @@ static int write_config(const struct wire *wire, struct bpf_object *object)
 		.tcp_idle_ns = OMAMORI_TCP_IDLE_S * SECOND_NS,
 		.station_idle_ns = OMAMORI_STATION_IDLE_S * SECOND_NS,
 	};
-	__u32 zero = 0, wan = 0, lan = 0, wans = 0, lans = 0;
+	__u32 wan = 0, lan = 0, wans = 0, lans = 0;
 
+	memcpy(config.own_mac, wire->bridge_mac, sizeof(config.own_mac));
 	for (unsigned int i = 0; i < wire->port_count; i++) {
 		if (wire->ports[i].value.role == OMAMORI_ROLE_WAN) {
 			wan = wire->ports[i].ifindex;
@@ -295,37 +360,66 @@ static int write_config(const struct wire *wire, struct bpf_object *object)
 		config.wan_ifindex = wan;
 		config.lan_ifindex = lan;
 	}
-	if (bpf_map_update_elem(map_fd(object, OMAMORI_MAP_CONFIG), &zero, &config, BPF_ANY) < 0)
-		return complain("cannot write the map", OMAMORI_MAP_CONFIG, errno);
-	return 0;
+	return config;
 }
 
-static int attach(const struct wire *wire, struct bpf_object *object)
+static int write_config(const struct wire *wire)
+{
+	struct omamori_config config = wanted_config(wire);
+	int fd = open_pin(wire, OMAMORI_MAP_CONFIG);
+	__u32 zero = 0;
+	int error = 0;
+
+	if (fd < 0)
+		return -1;
+	if (bpf_map_update_elem(fd, &zero, &config, BPF_ANY) < 0)
+		error = complain("cannot write the map", OMAMORI_MAP_CONFIG, errno);
+	close(fd);
+	return error;
+}
+
+/* Put one of the pinned programs on every port, in place of what this program put there before. */
+static int attach_point(const struct wire *wire, unsigned int point)
+{
+	int program = open_pin(wire, program_names[point]);
+	int error = 0;
+
+	if (program < 0)
+		return -1;
+	for (unsigned int i = 0; i < wire->port_count; i++) {
+		const struct port *port = &wire->ports[i];
+		DECLARE_LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)port->ifindex,
+				    .attach_point = attach_points[point]);
+		DECLARE_LIBBPF_OPTS(bpf_tc_opts, filter, .prog_fd = program, .flags = BPF_TC_F_REPLACE,
+				    .handle = FILTER_HANDLE, .priority = FILTER_PRIORITY);
+		/* "Exists already" is the usual answer and not worth the library's warning. */
+		libbpf_print_fn_t print = libbpf_set_print(NULL);
+		int failed = bpf_tc_hook_create(&hook);
+
+		libbpf_set_print(print);
+		if (!failed || failed == -EEXIST)
+			failed = bpf_tc_attach(&hook, &filter);
+		if (failed)
+			error = complain("cannot attach the gate to", port->name, failed);
+	}
+	close(program);
+	return error;
+}
+
+/* Fill the maps, then attach: the gate never runs on a port that it does not know. */
+static int connect_ports(const struct wire *wire)
 {
 	int error = 0;
 
-	for (unsigned int i = 0; i < wire->port_count; i++) {
-		const struct port *port = &wire->ports[i];
-
-		for (unsigned int point = 0; point < POINT_COUNT; point++) {
-			struct bpf_program *program =
-				bpf_object__find_program_by_name(object, program_names[point]);
-			DECLARE_LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)port->ifindex,
-					    .attach_point = attach_points[point]);
-			DECLARE_LIBBPF_OPTS(bpf_tc_opts, filter, .prog_fd = bpf_program__fd(program),
-					    .flags = BPF_TC_F_REPLACE, .handle = FILTER_HANDLE,
-					    .priority = FILTER_PRIORITY);
-			/* "Exists already" is the usual answer and not worth the library's warning. */
-			libbpf_print_fn_t print = libbpf_set_print(NULL);
-			int failed = bpf_tc_hook_create(&hook);
-
-			libbpf_set_print(print);
-			if (!failed || failed == -EEXIST)
-				failed = bpf_tc_attach(&hook, &filter);
-			if (failed)
-				error = complain("cannot attach the gate to", port->name, failed);
-		}
-	}
+	if (write_ports(wire) < 0)
+		error = -1;
+	if (forget_stations(wire) < 0)
+		error = -1;
+	if (write_config(wire) < 0)
+		error = -1;
+	for (unsigned int point = 0; point < POINT_COUNT; point++)
+		if (attach_point(wire, point) < 0)
+			error = -1;
 	return error;
 }
 
@@ -371,8 +465,8 @@ static int open_to_group(const struct wire *wire)
 	if (chown(wire->pin_dir, 0, group) < 0 || chmod(wire->pin_dir, 0750) < 0)
 		error = complain("cannot open", wire->pin_dir, errno);
 	for (size_t i = 0; i < MAP_COUNT; i++) {
-		pin_path(wire, map_names[i], path, sizeof(path));
-		if (chown(path, 0, group) < 0 || chmod(path, 0660) < 0)
+		pin_path(wire, pinned_maps[i].name, path, sizeof(path));
+		if (chown(path, 0, group) < 0 || chmod(path, pinned_maps[i].is_group_writable ? 0660 : 0640) < 0)
 			error = complain("cannot open", path, errno);
 	}
 	return error;
@@ -393,12 +487,13 @@ static int make_pin_dir(const struct wire *wire)
 
 static int install(struct wire *wire)
 {
+	struct omamori_config pinned;
 	struct bpf_object *object;
 	int error = 0;
 
 	if (find_ports(wire) < 0 || make_pin_dir(wire) < 0)
 		return -1;
-	if (!is_pinned_abi_ours(wire))
+	if (!is_pinned_abi_ours(wire, &pinned))
 		drop_pins(wire);
 	object = load_object(wire);
 	if (!object) {
@@ -407,16 +502,27 @@ static int install(struct wire *wire)
 	}
 	if (!object)
 		return complain("the kernel refused", wire->object_path, errno);
-	if (write_ports(wire, object) < 0)
+	if (pin_programs(wire, object) < 0)
 		error = -1;
-	if (write_config(wire, object) < 0)
-		error = -1;
-	if (attach(wire, object) < 0)
+	if (connect_ports(wire) < 0)
 		error = -1;
 	if (wire->group && open_to_group(wire) < 0)
 		error = -1;
 	bpf_object__close(object);
 	return error;
+}
+
+static int refresh(struct wire *wire)
+{
+	struct omamori_config pinned;
+
+	if (!is_pinned_abi_ours(wire, &pinned)) {
+		fprintf(stderr, "omamori-wire: error: no gate of this version in %s; install comes first\n", wire->pin_dir);
+		return -1;
+	}
+	if (find_ports(wire) < 0)
+		return -1;
+	return connect_ports(wire);
 }
 
 /* Read one setting of the bridge; only "1" is right. */
@@ -467,18 +573,56 @@ static int check_port(const struct port *port)
 	return error;
 }
 
+/* Say whether the gate knows the ports and the bridge as they are now. */
+static int check_maps(const struct wire *wire, const struct omamori_config *pinned)
+{
+	struct omamori_config wanted = wanted_config(wire);
+	int error = 0;
+
+	if (memcmp(pinned, &wanted, sizeof(wanted)) != 0) {
+		fprintf(stderr, "omamori-wire: error: the gate's configuration is not that of these ports\n");
+		error = -1;
+	}
+	for (size_t i = 0; i < MAP_COUNT; i++) {
+		int fd = open_pin(wire, pinned_maps[i].name);
+
+		if (fd < 0) {
+			error = -1;
+			continue;
+		}
+		for (unsigned int j = 0; strcmp(pinned_maps[i].name, OMAMORI_MAP_PORTS) == 0 && j < wire->port_count;
+		     j++) {
+			const struct port *port = &wire->ports[j];
+			struct omamori_port known = {0};
+
+			if (bpf_map_lookup_elem(fd, &port->ifindex, &known) == 0 && known.role == port->value.role)
+				continue;
+			fprintf(stderr, "omamori-wire: error: the gate does not know port %s\n", port->name);
+			error = -1;
+		}
+		close(fd);
+	}
+	return error;
+}
+
 static int check(struct wire *wire)
 {
+	struct omamori_config pinned;
 	int error = 0;
 
 	for (size_t i = 0; i < SETTING_COUNT; i++)
 		if (check_setting(bridge_settings[i]) < 0)
 			error = -1;
-	if (!is_pinned_abi_ours(wire)) {
+
+	bool has_ports = find_ports(wire) == 0;
+
+	if (!is_pinned_abi_ours(wire, &pinned)) {
 		fprintf(stderr, "omamori-wire: error: no maps of this version in %s\n", wire->pin_dir);
 		error = -1;
+	} else if (has_ports && check_maps(wire, &pinned) < 0) {
+		error = -1;
 	}
-	if (find_ports(wire) < 0)
+	if (!has_ports)
 		return -1;
 	for (unsigned int i = 0; i < wire->port_count; i++)
 		if (check_port(&wire->ports[i]) < 0)
@@ -489,10 +633,12 @@ static int check(struct wire *wire)
 static void usage(FILE *to)
 {
 	fprintf(to, "usage: omamori-wire install --object FILE --pins DIR --bridge NAME [--group NAME]\n"
+		    "       omamori-wire refresh --pins DIR --bridge NAME\n"
 		    "       omamori-wire check --pins DIR --bridge NAME\n"
 		    "\n"
 		    "install  put the gate on every port of the bridge (names wan* face the internet, all\n"
 		    "         others the office), pin its maps in DIR and fill them; may be repeated\n"
+		    "refresh  after ports joined or left the bridge: put the installed gate on those that are there\n"
 		    "check    exit 0 only if gate, maps and bridge settings are as planned\n"
 		    "\n"
 		    "  --object FILE  the compiled gate (gate.bpf.o)\n"
@@ -545,6 +691,8 @@ int main(int argc, char **argv)
 	libbpf_set_print(quiet);
 	if (strcmp(argv[optind], "install") == 0 && wire.object_path)
 		return install(&wire) < 0;
+	if (strcmp(argv[optind], "refresh") == 0)
+		return refresh(&wire) < 0;
 	if (strcmp(argv[optind], "check") == 0)
 		return check(&wire) < 0;
 	usage(stderr);

@@ -10,6 +10,7 @@ import pytest
 from omamori_agent.gate import Gate
 from omamori_firmware.errors import ImageError
 from omamori_lab.native_wire import NativeLane, obtain_programs
+from sim.gate_bench import Bench, open_bench
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +45,17 @@ def gate(wired: NativeLane) -> Iterator[Gate]:
     opened = Gate(wired.wire.pins)
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def loaded(programs: tuple[Path, Path]) -> Iterator[Bench]:
+    """The gate's programs in the kernel, attached to nothing."""
+    with open_bench(programs[0]) as bench:
+        yield bench
+
+
+@pytest.fixture
+def bench(loaded: Bench) -> Bench:
+    """The same with empty maps and everything switched on."""
+    loaded.reset()
+    return loaded

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from omamori_agent.gate import Gate, unset_bridge_settings
-from omamori_agent.gate.layout import ConfigFlag, Counter
+from omamori_agent.gate.layout import ConfigFlag, Counter, MapName
 from omamori_firmware.dataplane import PLAN
 from omamori_firmware.dataplane.build import LOADER, OBJECT
 from omamori_firmware.errors import ToolError
@@ -38,6 +38,9 @@ _SIOCGIFHWADDR = 0x8927
 _SOL_PACKET, _PACKET_AUXDATA = 263, 8
 _AUX_VLAN_VALID = 0x10
 _ETH_P_ALL = 3
+PROGRAMS = ("gate_ingress", "gate_egress")
+# What the agent's group may write; everything else it may only read.
+WRITABLE = {MapName.CONTROL, MapName.BLOCK, MapName.BLOCKED, MapName.EXEMPT, MapName.EXEMPT_MAC}
 
 
 def mac_of(namespace: Namespace, interface: str = "eth0") -> str:
@@ -358,10 +361,13 @@ def test_maps_are_for_root_and_the_named_group_only(wired: NativeLane, programs:
     where = ["--object", str(programs[0] / OBJECT), "--pins", str(wired.wire.pins), "--bridge", PLAN.bridge]
     assert "no group omamori-nobody" in loader(wired, programs, "install", *where, "--group", "omamori-nobody")
     assert loader(wired, programs, "install", *where, "--group", "nogroup") == ""
+    modes = {name.value: 0o660 if name in WRITABLE else 0o640 for name in MapName}
+    modes |= dict.fromkeys(PROGRAMS, 0o600)
+    assert {path.name for path in wired.wire.pins.iterdir()} == set(modes)
     for path in wired.wire.pins.iterdir():
         status = path.stat()
-        assert (status.st_mode & 0o777, status.st_uid) == (0o660, 0)
-        assert status.st_gid == 65534
+        assert (path.name, status.st_mode & 0o777, status.st_uid) == (path.name, modes[path.name], 0)
+        assert status.st_gid == (0 if path.name in PROGRAMS else 65534)
     assert wired.wire.pins.stat().st_mode & 0o777 == 0o750
 
 
