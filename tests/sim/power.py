@@ -49,7 +49,7 @@ def power_cut_before(step: int | None) -> Iterator[_Counter]:
     os_write = os.write
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch("os.write", half_write))
-        for target in ("os.fsync", "os.fchmod"):
+        for target in ("os.fsync", "os.fchmod", "os.link"):
             stack.enter_context(mock.patch(target, guarded(_resolve(target))))
         for method in ("replace", "unlink", "symlink_to", "rename", "mkdir"):
             original = getattr(Path, method)

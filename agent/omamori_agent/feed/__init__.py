@@ -13,6 +13,7 @@ from omamori_agent.status import StatusBoard
 
 from .activate import Activator
 from .engine_test import EngineTest
+from .exclusion import RuleExclusion
 from .fetcher import HTTPSFetcher
 from .limits import FeedLimits
 from .reporter import FeedReporter
@@ -20,7 +21,7 @@ from .store import FeedStore
 from .trust import FeedRepository
 from .worker import FeedFeature, FeedWorker
 
-__all__ = ["FeedFeature", "FeedLimits", "build"]
+__all__ = ["FeedFeature", "FeedLimits", "RuleExclusion", "build"]
 
 
 def build(
@@ -30,6 +31,7 @@ def build(
     clock: Clock,
     engine: EngineFeature,
     limits: FeedLimits | None = None,
+    exclusion: RuleExclusion | None = None,
 ) -> FeedFeature:
     """Make the feed's worker; nothing is touched before it runs.
 
@@ -40,6 +42,7 @@ def build(
         clock: Time.
         engine: What `engine.build` made.
         limits: Bounds and intervals; the defaults are those of the product.
+        exclusion: Rules that shall be left out.
     """
     limits = limits or FeedLimits()
     store = FeedStore(config.paths, reserve_bytes=limits.reserve_bytes)
@@ -62,6 +65,7 @@ def build(
         status=status,
         clock=clock,
         limits=limits,
+        exclusion=exclusion,
     )
     worker = FeedWorker(
         channel=config.provision.channel,

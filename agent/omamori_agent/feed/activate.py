@@ -36,15 +36,19 @@ from omamori_protocol.feed_manifest import FeedManifest, ListKind, PackList
 from omamori_protocol.vocabulary import Action, EngineState
 
 from .engine_test import EngineTest
-from .errors import ActivationInterruptedError, ActivationRolledBackError, PackRefusedError
+from .errors import ActivationInterruptedError, ActivationRolledBackError, FeedPostponedError, PackRefusedError
+from .exclusion import RuleExclusion
 from .limits import FeedLimits
 from .lists import changes, read_networks
 from .plan import ActivationPlan, make_plan
 from .record import Transition
-from .store import FeedStore, StoredFeed
+from .store import FeedStore
+from .stored import StoredFeed
 from .verify import find_difference
 
 logger = logging.getLogger(__name__)
+
+_LEAVE_OUT_RETRY_S = 60.0  # a reload of the engine is work
 
 
 class Progress(enum.Enum):
@@ -67,6 +71,7 @@ class Activator:
         status: Says whether the engine inspects.
         clock: Bounds the waiting.
         limits: Times.
+        exclusion: Rules that shall be left out of every feed.
     """
 
     def __init__(
@@ -81,7 +86,9 @@ class Activator:
         status: StatusBoard,
         clock: Clock,
         limits: FeedLimits,
+        exclusion: RuleExclusion | None = None,
     ) -> None:
+        self._exclusion = exclusion or RuleExclusion()
         self._store = store
         self._control = control
         self._watch = watch
@@ -96,11 +103,15 @@ class Activator:
         self._wait_until_s: float | None = None
         self._must_restart = False
         self._is_verified = False
+        self._leave_out_at_s = 0.0
 
     @property
     def is_unfinished(self) -> bool:
         """Whether something is left for `reconcile`."""
         if self._store.record.transition is not None or self._gate_serial != self._store.current().serial:
+            return True
+        wanted = self._exclusion.wanted
+        if wanted is not None and (wanted != self._exclusion.applied or not self._has_just_left_out(wanted)):
             return True
         return not self._is_verified and self._is_inspecting()
 
@@ -115,7 +126,7 @@ class Activator:
         """
         old = self._store.current()
         is_unclear = self._store.record.transition is not None
-        plan = make_plan(old.manifest, new.manifest)
+        plan = _plan(old, new)
         if is_unclear:
             plan = dataclasses.replace(plan.with_restart(), needs_test=True)
         was_inspecting = self._is_inspecting()
@@ -147,6 +158,7 @@ class Activator:
         if record.transition is None:
             if self._is_inspecting():
                 self._verify(current, stop)
+            self._leave_out(current, stop)
             return Progress.DONE
         origin, goal = self._store.get(record.transition.origin), self._store.get(record.transition.goal)
         if goal is not None and current.serial != goal.serial:
@@ -159,13 +171,48 @@ class Activator:
             current = goal
         if not self._is_inspecting():
             return self._wait_on(origin, current, stop)
-        plan = make_plan(origin.manifest if origin is not None else current.manifest, current.manifest)
+        plan = _plan(origin if origin is not None else current, current)
         if origin is None or record.transition.is_unclear or self._must_restart:
             plan = plan.with_restart()
         elif plan.restarts and find_difference(self._control, current) is None:
             # It has the lists that only this feed names, so it has started with this feed.
             plan = dataclasses.replace(plan, restarts=False)
         return self._finish(plan, origin, current, stop)
+
+    def rules_to_leave_out(self) -> frozenset[int]:
+        """Return which rules a new feed shall lack; before anybody has said so, those that the current one lacks."""
+        wanted = self._exclusion.wanted
+        return self._store.current().left_out.rule_ids if wanted is None else wanted
+
+    def _has_just_left_out(self, rule_ids: frozenset[int]) -> bool:
+        current = self._store.current()
+        return current.serial == 0 or current.left_out.is_just(rule_ids)  # the empty feed has no rules
+
+    def _leave_out(self, current: StoredFeed, stop: threading.Event) -> None:
+        """Bring the current feed's rules to what is wanted, and the engine with them.
+
+        Raises:
+            TransientError: Not yet; it is tried again after a while.
+            OSError: The rules could not be written.
+        """
+        wanted = self._exclusion.wanted
+        if wanted is None:
+            return
+        if not self._has_just_left_out(wanted):
+            if self._clock.monotonic() < self._leave_out_at_s:
+                return
+            self._leave_out_at_s = self._clock.monotonic() + _LEAVE_OUT_RETRY_S
+            changed = self._store.leave_out(current, wanted)
+            # An engine that is not there loads the file when it starts.
+            if self._is_inspecting():
+                self._control.reload_rules(timeout_s=self._limits.reload_timeout_s, stop=stop)
+                difference = find_difference(self._control, changed)
+                if difference is not None:
+                    raise FeedPostponedError(f"leaving out rules: {difference}")
+            self._store.confirm_left_out(changed)
+            self._leave_out_at_s = 0.0
+            logger.info("feed %d: %d rules left out", current.serial, changed.left_out.count)
+        self._exclusion.report(wanted)
 
     def _verify(self, current: StoredFeed, stop: threading.Event) -> None:
         """Once after the start, make sure that the engine holds `current`; if not, a restart lets it load that."""
@@ -233,7 +280,7 @@ class Activator:
         if not self._is_inspecting():
             return
         try:
-            self._bring(make_plan(new.manifest, old.manifest), new, old, stop)
+            self._bring(_plan(new, old), new, old, stop)
         except AgentError as err:
             logger.warning("feed %d is not yet back in the engine: %s", old.serial, err)
             return
@@ -326,6 +373,14 @@ class Activator:
         self._block_lists.set(lists)
         self._gate_serial = feed.serial
         logger.info("block list of feed %d: %d entries added, %d removed", feed.serial, added, removed)
+
+
+def _plan(old: StoredFeed, new: StoredFeed) -> ActivationPlan:
+    """Compare two feeds as the engine sees them: by their manifests, and by the rules that are left out of each."""
+    plan = make_plan(old.manifest, new.manifest)
+    if old.left_out.rule_ids != new.left_out.rule_ids and not plan.restarts:
+        return dataclasses.replace(plan, reloads=True)
+    return plan
 
 
 def blocked_lists(manifest: FeedManifest) -> dict[int, PackList]:

@@ -1,7 +1,7 @@
 """Packs on the data partition: unpacked whole or not at all, one of them current.
 
 * A pack is unpacked into ``store/.new``, synced, and renamed to ``store/<serial>``: a directory with a number is
-  complete.
+  complete. One that increments lead to is made there too; what did not change is linked, not copied.
 * ``current`` is a link that is replaced in one step. The engine reads nothing but what it points at.
 * The previous pack stays, so that going back needs no download.
 * Whatever moment the power is cut at, `current` points at a complete feed afterwards; `recover` removes the rest,
@@ -18,64 +18,31 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from omamori_agent.config import Paths
 from omamori_agent.errors import SetupError
 from omamori_agent.files import read_bounded, replace_link, sync_directory
 from omamori_protocol.errors import ProtocolError
-from omamori_protocol.feed_manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, FeedManifest, ListKind, parse_manifest
+from omamori_protocol.feed_chain import apply_chain
+from omamori_protocol.feed_manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, FeedManifest, parse_manifest
+from omamori_protocol.feed_offer import FeedOffer
 from omamori_protocol.feed_pack import unpack
 
+from .engine_files import DATASETS_NAME, ENGINE_DIRECTORY, write_engine_files
 from .errors import FeedPostponedError, PackRefusedError
-from .exclusion import NOTHING, RULES_NAME, LeftOut, load_left_out, save_left_out, write_rules
-from .lists import check_networks, write_dataset, write_digests
+from .exclusion import load_left_out, save_left_out, write_rules
 from .record import Record, load_record, save_record
+from .stored import EMPTY, StoredFeed
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["DATASETS_NAME", "ENGINE_DIRECTORY", "RULES_NAME", "FeedStore", "StoredFeed"]
-
-DATASETS_NAME = "datasets.yaml"
-ENGINE_DIRECTORY = "engine"
 _NEW = ".new"
 _OLD = ".old"
 _NUMBER = re.compile(r"[1-9][0-9]{0,9}")
 _MIB = 1024 * 1024
-_ENTRY_BYTES = 512  # generous: the engine needs 110 to 200 bytes for an entry
-_MAX_BUCKETS = 65536  # the engine's own limit for one dataset
-_MIN_BUCKETS = 1024
 _SIZE_FACTOR = 2.5  # of the unpacked lists: their text and the engine's form of it
-EMPTY = FeedManifest(
-    serial=0, created="1970-01-01T00:00:00Z", channel="empty", engine_min="8.0.0", files=(), lists=(), rules=()
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class StoredFeed:
-    """A complete feed on disk."""
-
-    manifest: FeedManifest
-    directory: Path
-    left_out: LeftOut = NOTHING
-
-    @property
-    def serial(self) -> int:
-        """Its serial; 0 is the image's empty feed."""
-        return self.manifest.serial
-
-    @property
-    def rule_count(self) -> int:
-        """How many rules the engine should have of it."""
-        return sum(item.count for item in self.manifest.rules) - self.left_out.count
-
-    def list_path(self, name: str) -> Path | None:
-        """Return the file of a list, or None if it has no such list."""
-        for item in self.manifest.lists:
-            if item.name == name:
-                return self.directory / item.path
-        return None
 
 
 class FeedStore:
@@ -99,6 +66,10 @@ class FeedStore:
     def download_path(self) -> Path:
         """Where a pack is downloaded to."""
         return self._paths.feed / "download" / "pack.tar.gz"
+
+    def increment_path(self, number: int) -> Path:
+        """Where the increment of that place in a chain is downloaded to."""
+        return self.download_path.with_name(f"{number}.increment")
 
     @property
     def record(self) -> Record:
@@ -218,13 +189,57 @@ class FeedStore:
             PackRefusedError: The pack is bad; nothing of it is left on disk.
             FeedPostponedError: There is no space.
         """
+
+        def fill(new: Path) -> FeedManifest:
+            with self.download_path.open("rb") as source:
+                return unpack(source, new, admit=lambda found: self._admit(found, serial, check, None))
+
+        return self._build(serial, fill, rule_ids, None)
+
+    def add_increments(
+        self,
+        base: StoredFeed,
+        count: int,
+        target: FeedOffer,
+        check: Callable[[FeedManifest], None],
+        rule_ids: frozenset[int] = frozenset(),
+    ) -> StoredFeed:
+        """Apply the first `count` downloaded increments to `base` and make the result a stored feed.
+
+        Args:
+            base: What they begin with; it stays as it is.
+            count: How many.
+            target: Serial and digest of the manifest that must come out, as signed.
+            check: Raises if the manifest does not suit this box.
+            rule_ids: Rules that are left out of what the engine will load.
+
+        Raises:
+            PackRefusedError: They do not lead there; nothing is left on disk.
+            FeedPostponedError: There is no space.
+        """
+        paths: Sequence[Path] = [self.increment_path(number) for number in range(count)]
+
+        def fill(new: Path) -> FeedManifest:
+            return apply_chain(
+                base.directory,
+                paths,
+                new,
+                manifest_sha256=target.manifest_sha256,
+                admit=lambda found: self._admit(found, target.serial, check, base.manifest),
+            )
+
+        return self._build(target.serial, fill, rule_ids, base)
+
+    def _build(
+        self, serial: int, fill: Callable[[Path], FeedManifest], rule_ids: frozenset[int], base: StoredFeed | None
+    ) -> StoredFeed:
+        """Let `fill` make a pack's files in a new directory, add what the engine loads, and put it in its place."""
         new = self._store / _NEW
         self._remove(new)
         try:
             new.mkdir(mode=0o700)
-            with self.download_path.open("rb") as source:
-                manifest = unpack(source, new, admit=lambda found: self._admit(found, serial, check))
-            left_out = _write_engine_files(manifest, new, rule_ids)
+            manifest = fill(new)
+            left_out = write_engine_files(manifest, new, rule_ids, base)
             _seal(new)
             directory = self._store / str(serial)
             self._remove(directory)
@@ -238,11 +253,14 @@ class FeedStore:
             self._remove(new)
         return StoredFeed(manifest, directory, left_out)
 
-    def _admit(self, manifest: FeedManifest, serial: int, check: Callable[[FeedManifest], None]) -> None:
+    def _admit(
+        self, manifest: FeedManifest, serial: int, check: Callable[[FeedManifest], None], base: FeedManifest | None
+    ) -> None:
         if manifest.serial != serial:
             raise PackRefusedError(f"the pack calls itself serial {manifest.serial}")
         check(manifest)
-        self.check_space(int(sum(item.size for item in manifest.files) * _SIZE_FACTOR))
+        known = set(base.files) if base is not None else set()
+        self.check_space(int(sum(item.size for item in manifest.files if item not in known) * _SIZE_FACTOR))
 
     def switch(self, feed: StoredFeed) -> None:
         """Let `current` point at a stored feed, durably and in one step.
@@ -266,8 +284,10 @@ class FeedStore:
                 self._remove(self._store / str(serial))
 
     def discard_download(self) -> None:
-        """Remove the downloaded pack."""
+        """Remove the downloaded pack and increments."""
         self.download_path.unlink(missing_ok=True)
+        for path in self.download_path.parent.glob("*.increment"):
+            path.unlink()
 
     def _serials(self) -> list[int]:
         return [int(path.name) for path in self._store.iterdir() if _NUMBER.fullmatch(path.name)]
@@ -289,36 +309,6 @@ class FeedStore:
 def _free_bytes(path: Path) -> int:
     facts = os.statvfs(path)
     return facts.f_bavail * facts.f_frsize
-
-
-def _write_engine_files(manifest: FeedManifest, directory: Path, rule_ids: frozenset[int]) -> LeftOut:
-    """Write what the engine loads: rules in one file, lists in its own form, and their declaration."""
-    engine = directory / ENGINE_DIRECTORY
-    engine.mkdir()
-    sources = [directory / rules.path for rules in sorted(manifest.rules, key=lambda item: item.path)]
-    left_out = write_rules(engine, sources, rule_ids)
-    save_left_out(engine, left_out)
-    declarations = []
-    for item in manifest.lists:
-        source_path = directory / item.path
-        match item.kind:
-            case ListKind.DOMAIN:
-                write_dataset(source_path, engine / f"{item.name}.lst", name=item.name, count=item.count)
-                declarations.append(_declaration(item.name, item.count))
-            case ListKind.SHA256:
-                write_digests(source_path, engine / f"{item.name}.sha256", name=item.name, count=item.count)
-            case ListKind.IP:
-                check_networks(source_path, name=item.name, count=item.count)
-    text = "%YAML 1.1\n---\n" + ("datasets:\n" + "".join(declarations) if declarations else "datasets: {}\n")
-    (engine / DATASETS_NAME).write_text(text, encoding="ascii")
-    return left_out
-
-
-def _declaration(name: str, count: int) -> str:
-    """Return the engine's declaration of a dataset (`name` has passed the manifest's own check)."""
-    buckets = min(max(1 << max(count - 1, 1).bit_length(), _MIN_BUCKETS), _MAX_BUCKETS)
-    memory_mib = max(64, count * _ENTRY_BYTES // _MIB + 1)
-    return f"  {name}:\n    type: string\n    load: {name}.lst\n    memcap: {memory_mib} MiB\n    hashsize: {buckets}\n"
 
 
 def _seal(directory: Path) -> None:

@@ -13,7 +13,6 @@ import json
 import logging
 import os
 from pathlib import Path
-from typing import Any
 
 from tuf.api import exceptions
 from tuf.api.metadata import TargetFile
@@ -24,6 +23,8 @@ from tuf.ngclient.updater import Updater
 from omamori_agent.errors import SetupError
 from omamori_agent.files import read_bounded, sync_directory
 from omamori_agent.ports import Clock
+from omamori_protocol.errors import MalformedError
+from omamori_protocol.feed_offer import FeedOffer, OfferedIncrement, increment_target, parse_offer
 from omamori_protocol.feed_pack import MAX_PACK_BYTES
 from omamori_protocol.topics import feed_target
 
@@ -37,18 +38,21 @@ MAX_SNAPSHOT_BYTES = 64 * 1024
 MAX_TARGETS_BYTES = 256 * 1024
 MAX_ROOT_ROTATIONS = 32
 MAX_DELEGATIONS = 8
-_CUSTOM_FORMAT = 1
-_MAX_SERIAL = 2**31 - 1
 _ROLES = ("root", "timestamp", "snapshot", "targets", "feed")
 
 
 @dataclasses.dataclass(frozen=True)
 class FeedTarget:
-    """The pack that the repository names for our channel, as signed: serial, size in bytes, SHA-256."""
+    """The pack that the repository names for our channel, as signed: offer, size in bytes, SHA-256."""
 
-    serial: int
+    offer: FeedOffer
     size: int
     sha256: str
+
+    @property
+    def serial(self) -> int:
+        """Its serial."""
+        return self.offer.serial
 
 
 class FeedRepository:
@@ -74,6 +78,7 @@ class FeedRepository:
         clock: Clock,
     ) -> None:
         self._base_url = base_url
+        self._channel = channel
         self._target_path = feed_target(channel)
         self._root_file = root_file
         self._metadata_dir = metadata_dir
@@ -121,6 +126,27 @@ class FeedRepository:
         except (exceptions.RepositoryError, exceptions.DownloadError, OSError) as err:
             path.unlink(missing_ok=True)
             raise _refusal(err, "pack", None) from err
+
+    def download_increment(self, increment: OfferedIncrement, path: Path) -> None:
+        """Download one of the increments that the last `refresh` named and verify it.
+
+        Raises:
+            RepositoryUnavailableError: It did not arrive, or is not there any more.
+            FeedRefusedError: It is not what was signed; nothing is at `path`.
+        """
+        if self._updater is None:
+            raise RepositoryUnavailableError("nothing was named yet")
+        what = f"increment {increment.start}-{increment.goal}"
+        try:
+            target = self._updater.get_targetinfo(increment_target(self._channel, increment.start, increment.goal))
+            if target is None:
+                raise RepositoryUnavailableError(f"{what} is not in the repository")
+            if target.length != increment.size:
+                raise FeedRefusedError(f"{what} has {target.length} bytes, the offer says {increment.size}")
+            self._updater.download_target(target, str(path), f"{self._base_url}/targets")
+        except (exceptions.RepositoryError, exceptions.DownloadError, OSError) as err:
+            path.unlink(missing_ok=True)
+            raise _refusal(err, what, None) from err
 
     def expired(self) -> str | None:
         """Return the reason if the newest metadata we have has expired by now, without asking anybody."""
@@ -186,16 +212,17 @@ class FeedRepository:
 
 
 def _read_target(target: TargetFile) -> FeedTarget:
-    custom: Any = target.unrecognized_fields.get("custom")
-    serial = custom.get("serial") if isinstance(custom, dict) and custom.get("format") == _CUSTOM_FORMAT else None
-    if type(serial) is not int or not 1 <= serial <= _MAX_SERIAL:
-        raise FeedRefusedError("signed target without a serial")
+    try:
+        offer = parse_offer(target.unrecognized_fields.get("custom"))
+    except MalformedError as err:
+        raise FeedRefusedError(f"signed target that offers no feed: {err}") from err
+    serial = offer.serial
     if target.length > MAX_PACK_BYTES:
         raise FeedRefusedError(f"serial {serial}: pack of {target.length} bytes, allowed {MAX_PACK_BYTES}")
     sha256 = target.hashes.get("sha256")
     if sha256 is None:
         raise FeedRefusedError(f"serial {serial}: signed without a SHA-256")
-    return FeedTarget(serial, target.length, sha256)
+    return FeedTarget(offer, target.length, sha256)
 
 
 def _expired_role(updater: Updater) -> str | None:

@@ -8,7 +8,7 @@ from omamori_agent.engine import EngineControl, EngineRefusedError
 from omamori_protocol.feed_manifest import ListKind
 
 from .lists import MAX_DOMAIN_LENGTH
-from .store import StoredFeed
+from .stored import StoredFeed
 
 
 def find_difference(control: EngineControl, feed: StoredFeed) -> str | None:

@@ -17,6 +17,7 @@ from omamori_agent.engine import EngineControl
 from omamori_agent.errors import SetupError, TransientError
 from omamori_agent.ports import Clock, Worker
 from omamori_protocol.feed_manifest import FeedManifest
+from omamori_protocol.feed_offer import OfferedIncrement, choose_chain
 from omamori_protocol.vocabulary import FeedState
 
 from .activate import Activator, Progress
@@ -32,6 +33,7 @@ from .errors import (
 from .limits import FeedLimits
 from .reporter import FeedReporter
 from .store import FeedStore
+from .stored import StoredFeed
 from .trust import FeedRepository, FeedTarget
 
 logger = logging.getLogger(__name__)
@@ -191,9 +193,7 @@ class FeedWorker:
             self._known = max(self._known, serial)
             return
         try:
-            self._store.check_space(target.size)
-            self._repository.download(self._store.download_path)
-            feed = self._store.add(serial, self._check)
+            feed = self._obtain(target)
             self._store.discard_download()
             progress = self._activator.activate(feed, stop)
         except PackRefusedError as err:
@@ -213,6 +213,33 @@ class FeedWorker:
             self._show_active()
         else:
             logger.info("feed %d waits for the engine", serial)
+
+    def _obtain(self, target: FeedTarget) -> StoredFeed:
+        """Bring what the repository names into the store: by increments if they are less, else the whole pack."""
+        current = self._store.current()
+        chain = choose_chain(target.offer, current.serial, target.size) if current.serial else ()
+        if chain:
+            try:
+                return self._obtain_increments(target, chain, current)
+            except (FeedRefusedError, RepositoryUnavailableError) as err:
+                logger.warning("increments to feed %d: %s; taking the whole pack", target.serial, err)
+            finally:
+                self._store.discard_download()
+        self._store.check_space(target.size)
+        self._repository.download(self._store.download_path)
+        return self._store.add(target.serial, self._check, self._activator.rules_to_leave_out())
+
+    def _obtain_increments(
+        self, target: FeedTarget, chain: Sequence[OfferedIncrement], current: StoredFeed
+    ) -> StoredFeed:
+        size = sum(item.size for item in chain)
+        self._store.check_space(size)
+        for number, item in enumerate(chain):
+            self._repository.download_increment(item, self._store.increment_path(number))
+        rule_ids = self._activator.rules_to_leave_out()
+        feed = self._store.add_increments(current, len(chain), target.offer, self._check, rule_ids)
+        logger.info("feed %d made from %d by %d increments, %d bytes", feed.serial, current.serial, len(chain), size)
+        return feed
 
     def _check(self, manifest: FeedManifest) -> None:
         """Raise unless the pack is for this box."""

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omamori_agent.feed import lists
 from omamori_agent.feed.errors import PackRefusedError
 from omamori_agent.feed.lists import changes, check_networks, read_networks, write_dataset, write_digests
+from omamori_protocol import feed_lines
 
 NAMES = st.lists(st.text("abcdefghijklmnopqrstuvwxyz0123456789-._", min_size=1, max_size=30), unique=True, max_size=60)
 
@@ -29,7 +29,7 @@ def test_domains_in_the_engines_form(tmp_path: Path) -> None:
 
 
 def test_long_list_spans_many_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lists, "_BLOCK", 300)
+    monkeypatch.setattr(feed_lines, "BLOCK_BYTES", 300)
     names = sorted(f"host{number}.test" for number in range(500))
     write_dataset(write(tmp_path / "source", names), tmp_path / "target", name="x", count=500)
     lines = (tmp_path / "target").read_bytes().splitlines()
@@ -67,7 +67,7 @@ def test_name_of_the_greatest_length(tmp_path: Path) -> None:
 
 
 def test_list_not_sorted_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lists, "_BLOCK", 64)
+    monkeypatch.setattr(feed_lines, "BLOCK_BYTES", 64)
     names = [f"host{number:03}.test" for number in range(50)]
     names[25], names[26] = names[26], names[25]
     with pytest.raises(PackRefusedError, match="not sorted"):
@@ -97,20 +97,26 @@ def test_line_that_is_no_digest(tmp_path: Path, line: str) -> None:
 
 
 def test_networks(tmp_path: Path) -> None:
-    source = write(tmp_path / "source", ["203.0.113.99", "198.51.100.0/24", "2001:db8:bad::99", "2001:db8::/32"])
+    source = write(tmp_path / "source", ["198.51.100.0/24", "2001:db8::/32", "2001:db8:bad::99", "203.0.113.99"])
     check_networks(source, name="x", count=4)
     assert [str(network) for network in read_networks(source, name="x")] == [
-        "203.0.113.99/32",
         "198.51.100.0/24",
-        "2001:db8:bad::99/128",
         "2001:db8::/32",
+        "2001:db8:bad::99/128",
+        "203.0.113.99/32",
     ]
 
 
 @pytest.mark.parametrize("line", ["", "nobody", "203.0.113.256", "203.0.113.1/24", "1" * 100, "fe80::1%eth0/64x", "é"])
 def test_line_that_is_no_address(tmp_path: Path, line: str) -> None:
-    with pytest.raises(PackRefusedError, match="no address"):
+    with pytest.raises(PackRefusedError, match=r"no address|not allowed|too short|too long"):
         check_networks(write(tmp_path / "source", [line]), name="x", count=1)
+
+
+@pytest.mark.parametrize("lines", [["203.0.113.2", "203.0.113.1"], ["203.0.113.1", "203.0.113.1"]])
+def test_addresses_in_another_order_or_twice(tmp_path: Path, lines: list[str]) -> None:
+    with pytest.raises(PackRefusedError, match="not sorted"):
+        check_networks(write(tmp_path / "source", lines), name="x", count=2)
 
 
 def test_count_of_addresses(tmp_path: Path) -> None:
@@ -126,7 +132,7 @@ def test_changes_lead_from_one_list_to_the_other(
     before = write(directory / "old", sorted(old))
     after = write(directory / "new", sorted(new))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lists, "_BLOCK", max(block, 32))
+        patch.setattr(feed_lines, "BLOCK_BYTES", max(block, 32))
         found = list(changes(before, after))
     assert sorted(line.decode() for is_added, line in found if is_added) == sorted(set(new) - set(old))
     assert sorted(line.decode() for is_added, line in found if not is_added) == sorted(set(old) - set(new))

@@ -15,7 +15,8 @@ from omamori_agent.config import Paths
 from omamori_agent.errors import SetupError
 from omamori_agent.feed.errors import FeedPostponedError, PackRefusedError
 from omamori_agent.feed.record import MAX_QUARANTINED, Record, Transition, load_record, save_record
-from omamori_agent.feed.store import FeedStore, StoredFeed
+from omamori_agent.feed.store import FeedStore
+from omamori_agent.feed.stored import StoredFeed
 from omamori_protocol.feed_manifest import FeedManifest
 from sim.box import make_box
 from sim.packs import PackSource, build_pack
@@ -198,7 +199,7 @@ def test_disk_that_is_full_in_the_middle(paths: Paths, monkeypatch: pytest.Monke
     def full(*_args: object, **_options: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("omamori_agent.feed.store.write_dataset", full)
+    monkeypatch.setattr("omamori_agent.feed.engine_files.write_dataset", full)
     with pytest.raises(FeedPostponedError, match="No space left"):
         put(store, PackSource())
     assert list(paths.feed_store.iterdir()) == []

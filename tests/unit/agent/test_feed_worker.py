@@ -26,7 +26,8 @@ from omamori_agent.feed.limits import FeedLimits
 from omamori_agent.feed.plan import make_plan
 from omamori_agent.feed.record import Transition
 from omamori_agent.feed.reporter import FeedReporter
-from omamori_agent.feed.store import EMPTY, FeedStore
+from omamori_agent.feed.store import FeedStore
+from omamori_agent.feed.stored import EMPTY
 from omamori_agent.feed.trust import FeedRepository
 from omamori_agent.feed.worker import FeedWorker
 from omamori_agent.status import StatusBoard
