@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from omamori_protocol.messages import Event
 from omamori_protocol.vocabulary import EventKind
 
-from . import engine, feed
+from . import desired, engine, feed
+from .address.part import AddressPart
 from .clock import SystemClock
 from .config import AgentConfig
 from .console import ConsoleReporter
@@ -58,7 +59,12 @@ def build(config: AgentConfig, clock: Clock | None = None) -> Agent:
     holder = IdentityHolder()
     service_ca = str(config.paths.service_ca)
     engine_feature = engine.build(config, spool, status, clock)
-    feed_feature = feed.build(config, spool, status, clock, engine_feature)
+    exclusion = feed.RuleExclusion()
+    feed_feature = feed.build(config, spool, status, clock, engine_feature, exclusion=exclusion)
+    reach = LateReach()
+    desired_worker = desired.build(
+        config, spool, clock, rules=exclusion, parts=lambda version: [_address_part(config, reach, version)]
+    )
     identity = IdentityWorker(
         device=config.device,
         store=IdentityStore(config.paths.identity, config.device),
@@ -76,7 +82,9 @@ def build(config: AgentConfig, clock: Clock | None = None) -> Agent:
         status=status,
         clock=clock,
         on_announcement=feed_feature.on_announcement,
+        desired=desired_worker,
     )
+    reach.link = link
     heartbeat = HeartbeatWorker(
         config=config,
         spool=spool,
@@ -86,8 +94,46 @@ def build(config: AgentConfig, clock: Clock | None = None) -> Agent:
         offer=link.offer_heartbeat,
     )
     health = HealthWorker(config=config, status=status, report=console.line)
-    workers: list[Worker] = [identity, link, heartbeat, health, *engine_feature.workers, *feed_feature.workers]
+    workers: list[Worker] = [
+        identity,
+        link,
+        heartbeat,
+        health,
+        desired_worker,
+        *engine_feature.workers,
+        *feed_feature.workers,
+    ]
     return Agent(workers, status, holder, spool, clock)
+
+
+@dataclasses.dataclass
+class LateReach:
+    """The link, for a part of the desired state that is made before it."""
+
+    link: LinkWorker | None = None
+
+    def reconnect(self) -> None:
+        """Give up the present connection and make a new one."""
+        if self.link is not None:
+            self.link.reconnect()
+
+    def connection(self) -> tuple[int, str] | None:
+        """Return number and local address of the present connection, or None without one."""
+        return self.link.connection() if self.link is not None else None
+
+
+def _address_part(config: AgentConfig, reach: LateReach, version: Callable[[], int]) -> AddressPart:
+    limits = desired.DesiredLimits()
+    return AddressPart(
+        config.paths.address,
+        config.paths.address_answer,
+        reach,
+        boot_id=desired.boot_id(config),
+        boottime_s=desired.boottime_s,
+        version=version,
+        trial_s=limits.address_trial_s,
+        settle_s=limits.address_settle_s,
+    )
 
 
 def run(config: AgentConfig, notifier: Notifier, stop: threading.Event) -> int:

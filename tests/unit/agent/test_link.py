@@ -179,15 +179,16 @@ def test_unacknowledged_events_stay_and_the_window_holds(box: Box) -> None:
     eventually(lambda: box.status.get().connected and not box.connection.unanswered)
     box.broker.answers = False
     box.put(*map(str, range(40)))
-    eventually(lambda: len(box.sent_texts()) == 15)
+    eventually(lambda: len(box.sent_texts()) == 14)
     time.sleep(0.05)
-    assert len(box.sent_texts()) == 15  # one place of the 16 is kept for the state
+    assert len(box.sent_texts()) == 14  # two places of the 16 are kept for the state and the report
     assert box.spool.status().events == 40
     box.status.update(feed_serial=9)
-    eventually(lambda: len(box.states) == 2)
+    box.desired.report(b"report")
+    eventually(lambda: len(box.states) == 2 and box.broker.payloads("reported"))
     assert box.broker.most_unanswered == 16
     box.connection.answer()
-    eventually(lambda: len(box.sent_texts()) == 16)
+    eventually(lambda: len(box.sent_texts()) == 15)
     assert box.spool.status().events == 39
 
 
@@ -198,7 +199,8 @@ def test_smaller_window_of_the_broker_is_respected(tmp_path: Path) -> None:
     box.put(*map(str, range(10)))
     box.enrol()
     box.thread.start()
-    eventually(lambda: len(box.sent_texts()) == 3)
+    box.desired.report(b"report")
+    eventually(lambda: len(box.sent_texts()) == 2 and box.broker.payloads("reported"))
     time.sleep(0.05)
     assert box.broker.most_unanswered == 4
     box.end()
