@@ -25,6 +25,7 @@ MAX_LISTS = 64
 MAX_FILE_BYTES = 128 * 1024 * 1024
 MAX_TOTAL_BYTES = 256 * 1024 * 1024
 MAX_ENTRIES = 4_000_000
+MAX_TEXT_BYTES = 1024
 
 _PATH = re.compile(r"(rules|lists)/[a-z0-9][a-z0-9._-]{0,63}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
@@ -34,11 +35,16 @@ _VERSION = re.compile(r"\d{1,3}(\.\d{1,5}){1,3}")
 
 
 class ListKind(StrEnum):
-    """What the lines of a list are, and thereby which part of the box matches them."""
+    """What the lines of a list are, and thereby which part of the box matches them.
+
+    `TEXT` is text that one of the pack's own rules compares with something else than a name, for example with the
+    paths of URLs: 1 to `MAX_TEXT_BYTES` printable ASCII characters without spaces.
+    """
 
     DOMAIN = "domain"
     IP = "ip"
     SHA256 = "sha256"
+    TEXT = "text"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
