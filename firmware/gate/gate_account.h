@@ -4,7 +4,7 @@
 #define GATE_ACCOUNT_H
 
 #define STATION_WRITE_NS 1000000000ull /* its time is not written more often: it is shared by all processors */
-#define FLOODING_NS 1000000ull	       /* copies of one frame leave within this time */
+#define FLOODING_NS 10000000ull	       /* copies of one frame leave within this time */
 
 /* How much a packet weighs. */
 struct size {
