@@ -2,7 +2,7 @@
 /*
  * omamori-watch: nobody in the office waits for an engine that does not answer.
  *
- * It looks at the kernel's queues 25 to 50 times a second. Packets that wait while no verdict comes mean that the
+ * It looks at the kernel's queues 40 times a second or more. Packets that wait while no verdict comes mean that the
  * engine hangs. Then, in this order: a lease in the gate's map `control` lets every new packet pass the queue by; and
  * when the engine still gives no sign, it is killed, and the service manager starts another. It also reads the button
  * of the board, which lets everything pass for some minutes, and back.
@@ -48,7 +48,7 @@
 #define SECOND_NS 1000000000ull
 #define MINUTE_NS (60 * SECOND_NS)
 
-#define IDLE_POLL_MS 40	 /* nothing waits */
+#define IDLE_POLL_MS 25	 /* nothing waits */
 #define ALERT_POLL_MS 20 /* something waits */
 #define LEASE_AFTER_NS (150 * MS_NS)
 #define KILL_AFTER_NS (600 * MS_NS)	  /* of evidence, see above */
