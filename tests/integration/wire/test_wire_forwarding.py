@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import ipaddress
 import os
@@ -11,7 +10,6 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,24 +29,13 @@ from omamori_lab.native_wire import (
     NativeLane,
 )
 from omamori_protocol.vocabulary import Direction
+from sim.sniffer import mac_of, sniffing
 
 pytestmark = pytest.mark.root
 
-_SIOCGIFHWADDR = 0x8927
-_SOL_PACKET, _PACKET_AUXDATA = 263, 8
-_AUX_VLAN_VALID = 0x10
-_ETH_P_ALL = 3
 PROGRAMS = ("gate_ingress", "gate_egress")
 # What the agent's group may write; everything else it may only read.
 WRITABLE = {MapName.CONTROL, MapName.BLOCK, MapName.BLOCKED, MapName.EXEMPT, MapName.EXEMPT_MAC}
-
-
-def mac_of(namespace: Namespace, interface: str = "eth0") -> str:
-    def ask() -> bytes:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-            return fcntl.ioctl(any_socket, _SIOCGIFHWADDR, struct.pack("256s", interface.encode()))
-
-    return namespace.call(ask)[18:24].hex(":")
 
 
 def answers_ping(lane: NativeLane, address: str) -> bool:
@@ -174,49 +161,6 @@ def test_blocked_packets_of_one_flow_are_one_record(wired: NativeLane, gate: Gat
             source.sendto(b"x" * 58, (INTERNET_IPV4, 7000))
     (record,) = [record for record in gate.drain_blocked() if record.dport == 7000]
     assert (record.packets, record.bytes, record.sport) == (50, 50 * 100, 6000)
-
-
-class Sniffer:
-    """Frames as they arrive at an interface, with the VLAN tag put back in place."""
-
-    def __init__(self, namespace: Namespace, interface: str = "eth0") -> None:
-        def make() -> socket.socket:
-            made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
-            made.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
-            made.bind((interface, _ETH_P_ALL))
-            made.settimeout(0.5)
-            return made
-
-        self._socket = namespace.call(make)
-
-    def wait_for(self, frame: bytes, *, timeout_s: float = 2.0) -> bool:
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
-            with contextlib.suppress(TimeoutError):
-                if self._receive() == frame:
-                    return True
-        return False
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def _receive(self) -> bytes:
-        data, extra, _, _ = self._socket.recvmsg(4096, 256)
-        for level, kind, value in extra:
-            if level == _SOL_PACKET and kind == _PACKET_AUXDATA:
-                status, _, _, _, _, tci, tpid = struct.unpack("=IIIHHHH", value[:20])
-                if status & _AUX_VLAN_VALID:
-                    return data[:12] + struct.pack("!HH", tpid or 0x8100, tci) + data[12:]
-        return data
-
-
-@contextlib.contextmanager
-def sniffing(namespace: Namespace) -> Iterator[Sniffer]:
-    sniffer = Sniffer(namespace)
-    try:
-        yield sniffer
-    finally:
-        sniffer.close()
 
 
 def ipv4_udp(ttl: int = 17, *, payload: bytes = b"omamori") -> bytes:
