@@ -23,13 +23,14 @@ class PackSource:
     channel: str = "demo"
     engine_min: str = "8.0.0"
     domains: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=lambda: {"dangerous": ("malware.test",)})
+    texts: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     digests: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     addresses: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=lambda: {"blocked": ("203.0.113.99",)})
     rules: bytes = RULE
     action: Action = Action.BLOCKED
 
     def files(self) -> dict[str, bytes]:
-        lists = self.domains | self.digests | self.addresses
+        lists = self.domains | self.texts | self.digests | self.addresses
         contents = {f"lists/{name}.txt": _lines(lines) for name, lines in lists.items()}
         return contents | {"rules/omamori.rules": self.rules}
 
@@ -37,6 +38,7 @@ class PackSource:
         files = self.files()
         kinds = (
             (ListKind.DOMAIN, self.domains, Function.DANGEROUS_SITE),
+            (ListKind.TEXT, self.texts, Function.DANGEROUS_SITE),
             (ListKind.SHA256, self.digests, Function.VIRUS),
             (ListKind.IP, self.addresses, Function.DANGEROUS_SITE),
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 from omamori_protocol.feed_manifest import FeedManifest, ListKind, PackList
 
 from .exclusion import RULES_NAME, LeftOut, save_left_out, write_rules
-from .lists import check_networks, write_dataset, write_digests
+from .lists import DATASETS, check_networks, write_dataset, write_digests
 from .stored import StoredFeed
 
 DATASETS_NAME = "datasets.yaml"
@@ -20,7 +20,7 @@ _MIB = 1024 * 1024
 _ENTRY_BYTES = 512  # generous: the engine needs 110 to 200 bytes for an entry
 _MAX_BUCKETS = 65536  # the engine's own limit for one dataset
 _MIN_BUCKETS = 1024
-_SUFFIXES = {ListKind.DOMAIN: "lst", ListKind.SHA256: "sha256"}
+_SUFFIXES = {**dict.fromkeys(DATASETS, "lst"), ListKind.SHA256: "sha256"}
 
 
 def write_engine_files(
@@ -50,7 +50,7 @@ def write_engine_files(
         target = engine / f"{item.name}.{suffix}" if suffix else None
         if not _reuse(manifest, item, target, base):
             _write_list(item, directory / item.path, target)
-        if item.kind is ListKind.DOMAIN:
+        if item.kind in DATASETS:
             declarations.append(_declaration(item.name, item.count))
     text = "%YAML 1.1\n---\n" + ("datasets:\n" + "".join(declarations) if declarations else "datasets: {}\n")
     (engine / DATASETS_NAME).write_text(text, encoding="ascii")
@@ -87,9 +87,9 @@ def _reuse(manifest: FeedManifest, item: PackList, target: Path | None, base: St
 
 def _write_list(item: PackList, source: Path, target: Path | None) -> None:
     match item.kind:
-        case ListKind.DOMAIN:
+        case ListKind.DOMAIN | ListKind.TEXT:
             assert target is not None
-            write_dataset(source, target, name=item.name, count=item.count)
+            write_dataset(source, target, name=item.name, count=item.count, kind=item.kind)
         case ListKind.SHA256:
             assert target is not None
             write_digests(source, target, name=item.name, count=item.count)

@@ -16,13 +16,18 @@ from typing import BinaryIO
 
 from omamori_protocol.errors import PackRejectedError
 from omamori_protocol.feed_lines import Blocks, compare, is_ascending, read_blocks, read_list_blocks
+from omamori_protocol.feed_manifest import MAX_TEXT_BYTES, ListKind
 
 from .errors import PackRefusedError
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAX_DOMAIN_LENGTH = 253
-_DOMAIN_BYTES = (string.ascii_lowercase + string.digits + "._-").encode()
+# Kinds of lists that are datasets of strings in the engine: which bytes a line may have, and how many.
+DATASETS = {
+    ListKind.DOMAIN: ((string.ascii_lowercase + string.digits + "._-").encode(), MAX_DOMAIN_LENGTH),
+    ListKind.TEXT: (bytes(range(0x21, 0x7F)), MAX_TEXT_BYTES),
+}
 _HEX_BYTES = b"0123456789abcdef"
 _ADDRESS_BYTES = _HEX_BYTES + b".:/"
 _DIGEST_LENGTH = hashlib.sha256().digest_size * 2
@@ -57,14 +62,15 @@ def _checked(path: Path, name: str, allowed: bytes, shortest: int, longest: int,
         raise PackRefusedError(f"list {name}: {seen} lines, the manifest says {count}")
 
 
-def write_dataset(source: Path, target: Path, *, name: str, count: int) -> None:
-    """Check a list of domains and write it as the engine loads it: base64, one entry a line.
+def write_dataset(source: Path, target: Path, *, name: str, count: int, kind: ListKind = ListKind.DOMAIN) -> None:
+    """Check a list of domains or texts and write it as the engine loads it: base64, one entry a line.
 
     Raises:
-        PackRefusedError: A line is no domain, lines are not sorted and unique, or not `count`.
+        PackRefusedError: A line is none of `kind`, lines are not sorted and unique, or not `count`.
     """
+    allowed, longest = DATASETS[kind]
     with target.open("xb") as out:
-        for lines in _checked(source, name, _DOMAIN_BYTES, 1, MAX_DOMAIN_LENGTH, count):
+        for lines in _checked(source, name, allowed, 1, longest, count):
             out.write(b"".join(map(binascii.b2a_base64, lines)))
 
 

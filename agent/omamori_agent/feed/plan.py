@@ -7,6 +7,8 @@ import dataclasses
 from omamori_protocol.feed_manifest import FeedManifest, ListKind
 from omamori_protocol.vocabulary import Action
 
+from .lists import DATASETS
+
 
 @dataclasses.dataclass(frozen=True)
 class ActivationPlan:
@@ -36,7 +38,7 @@ def make_plan(old: FeedManifest, new: FeedManifest) -> ActivationPlan:
 
     A dataset that is no longer named stays in the engine until its next start, unused: that needs no restart.
     """
-    old_names, new_names = _digests(old, ListKind.DOMAIN), _digests(new, ListKind.DOMAIN)
+    old_names, new_names = _digests(old, *DATASETS), _digests(new, *DATASETS)
     added = new_names.keys() - old_names.keys()
     removed = old_names.keys() - new_names.keys()
     rules_differ = _rules(old) != _rules(new) or _digests(old, ListKind.SHA256) != _digests(new, ListKind.SHA256)
@@ -55,9 +57,9 @@ def _file_digests(manifest: FeedManifest) -> dict[str, str]:
     return {item.path: item.sha256 for item in manifest.files}
 
 
-def _digests(manifest: FeedManifest, kind: ListKind) -> dict[str, str]:
+def _digests(manifest: FeedManifest, *kinds: ListKind) -> dict[str, str]:
     digests = _file_digests(manifest)
-    return {item.name: digests[item.path] for item in manifest.lists if item.kind is kind}
+    return {item.name: digests[item.path] for item in manifest.lists if item.kind in kinds}
 
 
 def _rules(manifest: FeedManifest) -> list[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from omamori_agent.engine import EngineControl, EngineRefusedError
-from omamori_protocol.feed_manifest import ListKind
+from omamori_protocol.feed_manifest import MAX_TEXT_BYTES
 
-from .lists import MAX_DOMAIN_LENGTH
+from .lists import DATASETS
 from .stored import StoredFeed
 
 
@@ -22,7 +22,7 @@ def find_difference(control: EngineControl, feed: StoredFeed) -> str | None:
         failed = "".join(control.failed_rules(maximum=1))
         return f"the engine loaded {stats.loaded} of {feed.rule_count} rules, {stats.failed} failed {failed}".rstrip()
     for item in feed.manifest.lists:
-        if item.kind is not ListKind.DOMAIN:
+        if item.kind not in DATASETS:
             continue
         try:
             # Of an empty list, only that it is there can be asked.
@@ -36,4 +36,4 @@ def find_difference(control: EngineControl, feed: StoredFeed) -> str | None:
 
 def _first_line(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.readline(MAX_DOMAIN_LENGTH + 1).rstrip(b"\n")
+        return file.readline(MAX_TEXT_BYTES + 1).rstrip(b"\n")

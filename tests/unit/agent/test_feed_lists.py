@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from omamori_agent.feed.errors import PackRefusedError
 from omamori_agent.feed.lists import changes, check_networks, read_networks, write_dataset, write_digests
 from omamori_protocol import feed_lines
+from omamori_protocol.feed_manifest import ListKind
 
 NAMES = st.lists(st.text("abcdefghijklmnopqrstuvwxyz0123456789-._", min_size=1, max_size=30), unique=True, max_size=60)
 
@@ -144,3 +145,17 @@ def test_changes_from_and_to_nothing(tmp_path: Path) -> None:
     assert sorted(changes(None, path)) == [(True, b"a.test"), (True, b"b.test")]
     assert sorted(changes(path, None)) == [(False, b"a.test"), (False, b"b.test")]
     assert list(changes(path, path)) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "is_good"),
+    [("/a?b=C&d", True), ("x" * 1024, True), ("x" * 1025, False), ("a b", False), ("é", False), ("\x7f", False)],
+)
+def test_texts(tmp_path: Path, line: str, is_good: bool) -> None:
+    source = write(tmp_path / "source", [line])
+    if is_good:
+        write_dataset(source, tmp_path / "target", name="x", count=1, kind=ListKind.TEXT)
+        assert base64.b64decode((tmp_path / "target").read_bytes()) == line.encode()
+    else:
+        with pytest.raises(PackRefusedError):
+            write_dataset(source, tmp_path / "target", name="x", count=1, kind=ListKind.TEXT)

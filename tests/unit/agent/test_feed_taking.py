@@ -109,3 +109,14 @@ def test_numbers_of_lists_mean_something(box: Box) -> None:
     assert named.name == "b"
     assert box.gate.lists[2] == {"203.0.113.2/32"}
     assert set(blocked_lists(box.store.current().manifest)) == {1, 2}
+
+
+def test_texts_are_entries_of_a_dataset_too(box: Box) -> None:
+    box.publish(PackSource(serial=1, texts={"paths": ("/a?b=C", "/~x/")}))
+    box.poll()
+    assert box.engine.datasets["paths"] == {b"/a?b=C", b"/~x/"}
+    generation = box.engine.generation
+    box.publish(PackSource(serial=2, texts={"paths": ("/a?b=C", "/new")}))
+    box.poll()
+    assert (box.active, box.engine.generation) == (2, generation)
+    assert box.engine.datasets["paths"] == {b"/a?b=C", b"/new"}
