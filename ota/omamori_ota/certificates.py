@@ -33,7 +33,7 @@ _DNS_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,62})(\.[a-z0-9]([a-z0
 _CLIENT_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 
 
-def private_pem(key: IssuerKey) -> bytes:
+def private_pem(key: IssuerKey | ed25519.Ed25519PrivateKey) -> bytes:
     """Return a private key as unencrypted PKCS#8."""
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

@@ -16,19 +16,23 @@ from pathlib import Path
 from typing import Any
 
 from omamori_protocol.errors import ProtocolError
-from omamori_protocol.topics import check_channel
+from omamori_protocol.topics import Leaf, check_channel, device_topic
 
 from . import announcement, factory, keys, packs, pki
-from .announcement import BrokerAddress
+from .broker import BrokerAddress, publish
 from .clock import parse_duration, system_clock
 from .enrolment_server import ServerLimits
 from .enrolment_service import ServiceConfig, parse_listen, serve
 from .errors import OtaError, RejectedError
 from .factory import ProvisionTemplate
+from .files import PRIVATE_FILE, read_bounded, write_atomic
 from .keys import DEVICE_CA, KeyDirectory
 from .registry import Registry
 from .repository import Published, Repository, RepositoryStatus
 from .roles import Lifetimes
+from .settings_file import MAX_BYTES as MAX_SETTINGS_BYTES
+from .settings_file import parse_settings, render_settings
+from .signed import DesiredDesk
 
 _Commands = Any  # argparse keeps the type of add_subparsers to itself
 
@@ -55,6 +59,11 @@ def _keys_init(options: argparse.Namespace) -> None:
     made = keys.init(options.dir, system_clock, Lifetimes.parse(options.expires))
     print(f"keys in {made.path}; public part for the image in {made.path / 'trust'}")
     print("These are development keys: all of them in one place, without passphrases.")
+
+
+def _keys_complete(options: argparse.Namespace) -> None:
+    added = keys.complete(options.dir)
+    print(f"added {', '.join(added)}" if added else "nothing is missing")
 
 
 def _repository(options: argparse.Namespace) -> Repository:
@@ -199,6 +208,61 @@ def _enrolment_serve(options: argparse.Namespace) -> None:
     )
 
 
+def _command_broker(options: argparse.Namespace) -> BrokerAddress | None:
+    if options.broker is None and options.out is None:
+        raise RejectedError("nothing to do with it", hint="give --broker and --tls-dir, or --out")
+    if options.broker is None:
+        return None
+    if options.tls_dir is None:
+        raise RejectedError("--broker needs --tls-dir", hint="omamori-ota pki client KEYS DIR --name publisher")
+    address = BrokerAddress.parse(options.broker, options.tls_dir)
+    address.tls_context()  # before anything is signed: a wrong directory is noticed now
+    return address
+
+
+def _desk(options: argparse.Namespace) -> DesiredDesk:
+    return DesiredDesk(KeyDirectory(options.keys), system_clock)
+
+
+def _desired_publish(options: argparse.Namespace) -> None:
+    address = _command_broker(options)
+    settings = parse_settings(read_bounded(options.file, MAX_SETTINGS_BYTES))
+    lifetime = parse_duration(options.valid)
+    signed = _desk(options).sign(options.device, settings, lifetime=lifetime, version=options.version)
+    if options.out is not None:
+        write_atomic(options.out, signed.data, mode=PRIVATE_FILE)
+    if address is not None:
+        publish(address, device_topic(options.device, Leaf.DESIRED), signed.data, retain=True)
+    if options.json:
+        _json({"device": options.device, "version": signed.document.version, "bytes": len(signed.data)})
+    else:
+        print(f"desired state device={options.device} version={signed.document.version} bytes={len(signed.data)}")
+
+
+def _desired_show(options: argparse.Namespace) -> None:
+    desk = _desk(options)
+    signed = desk.read(options.file) if options.file is not None else desk.newest(options.device)
+    if signed is None:
+        raise RejectedError(f"nothing has been signed for {options.device}")
+    _json(render_settings(signed.document))
+
+
+def _command_bypass(options: argparse.Namespace) -> None:
+    address = _command_broker(options)
+    lifetime = parse_duration(options.valid)
+    command, data = _desk(options).bypass(options.device, options.minutes, asked_by=options.asked_by, lifetime=lifetime)
+    if options.out is not None:
+        write_atomic(options.out, data, mode=PRIVATE_FILE)
+    if address is not None:
+        topic = device_topic(options.device, Leaf.COMMAND)
+        publish(address, topic, data, retain=False, expiry_s=int(lifetime.total_seconds()))
+    number = command.command_id.hex()
+    if options.json:
+        _json({"device": options.device, "command": number, "minutes": options.minutes})
+    else:
+        print(f"bypass device={options.device} minutes={options.minutes} command={number}")
+
+
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -250,6 +314,9 @@ def _add_repository_commands(commands: _Commands) -> None:
     command.add_argument("dir", metavar="DIR", type=Path, help="directory to make; never overwritten")
     _add_expires(command)
     command.set_defaults(run=_keys_init)
+    command = group.add_parser("complete", help="add what a key directory of an older version lacks")
+    command.add_argument("dir", metavar="DIR", type=Path, help="key directory")
+    command.set_defaults(run=_keys_complete)
 
     group = commands.add_parser("repository", help="make a repository").add_subparsers(metavar="COMMAND", required=True)
     command = group.add_parser("init", help="make a new TUF repository")
@@ -325,12 +392,51 @@ def _add_identity_commands(commands: _Commands) -> None:
     command.set_defaults(run=_enrolment_serve)
 
 
+def _add_box(parser: argparse.ArgumentParser, *, valid: str) -> None:
+    parser.add_argument("keys", metavar="KEYS", type=Path, help="key directory")
+    parser.add_argument("--device", required=True, help="the box's serial, for example ZA35-000001")
+    parser.add_argument("--broker", metavar="mqtts://HOST:PORT", help="send it through this broker")
+    parser.add_argument("--tls-dir", metavar="DIR", type=Path, help="TLS directory of the client `publisher`")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="also write the signed message to FILE")
+    parser.add_argument(
+        "--valid", default=valid, metavar="DURATION", help="how long it may be delivered (default: %(default)s)"
+    )
+    _add_json(parser)
+
+
+def _add_box_commands(commands: _Commands) -> None:
+    group = commands.add_parser("desired", help="say how a box shall be").add_subparsers(
+        metavar="COMMAND", required=True
+    )
+    command = group.add_parser("publish", help="sign a box's desired state and send it")
+    _add_box(command, valid="365d")
+    command.add_argument("--file", metavar="FILE", type=Path, required=True, help="settings in JSON")
+    command.add_argument("--version", type=_positive, help="instead of the one after the newest on record")
+    command.set_defaults(run=_desired_publish)
+    command = group.add_parser("show", help="show what was signed last for a box (without the passphrase)")
+    command.add_argument("keys", metavar="KEYS", type=Path, help="key directory")
+    source = command.add_mutually_exclusive_group(required=True)
+    source.add_argument("--device", help="the box's serial")
+    source.add_argument("--file", metavar="FILE", type=Path, help="a signed document instead")
+    command.set_defaults(run=_desired_show)
+
+    group = commands.add_parser("command", help="tell a box to do something once").add_subparsers(
+        metavar="COMMAND", required=True
+    )
+    command = group.add_parser("bypass", help="let everything pass uninspected for some minutes")
+    _add_box(command, valid="10m")
+    command.add_argument("--minutes", type=int, required=True, help="0 to 1440; 0 ends a bypass")
+    command.add_argument("--asked-by", default="", metavar="NAME", help="who wants it, for the record")
+    command.set_defaults(run=_command_bypass)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser; each command's function stands in `run`."""
     parser = argparse.ArgumentParser(prog="omamori-ota", description="Keys, repository and identities of Omamori.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_repository_commands(commands)
     _add_identity_commands(commands)
+    _add_box_commands(commands)
     return parser
 
 

@@ -3,9 +3,11 @@
     DIR/tuf/<name>.pem                    Ed25519, PKCS#8
     DIR/secureboot/{PK,KEK,db}.{key,crt}  RSA-2048
     DIR/pki/{device-ca,service-ca}.{key,crt}
+    DIR/desired/desired.pem               Ed25519: signs desired state and commands of boxes
     DIR/trust/                            the public part, for the image build
 
-The directory appears whole or not at all, is private, and is never overwritten. In production the offline keys leave
+The directory appears whole or not at all, is private, and is never overwritten; `complete` adds what a directory of an
+older version lacks. In production the offline keys leave
 it for hardware tokens; then only `signer` changes. It does not use the keys; see `repository`, `pki`, `enrolment`.
 """
 
@@ -16,19 +18,30 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from securesystemslib.signer import CryptoSigner, Key
 from tuf.api.metadata import Metadata, Root
 
 from . import certificates
 from .clock import Clock
 from .errors import SetupError
-from .files import PRIVATE_DIRECTORY, PRIVATE_FILE, PUBLIC_FILE, new_directory, read_bounded, write_atomic
+from .files import (
+    PRIVATE_DIRECTORY,
+    PRIVATE_FILE,
+    PUBLIC_FILE,
+    exclusive,
+    new_directory,
+    read_bounded,
+    write_atomic,
+)
 from .metadata import new_root, parse, sign, to_bytes
 from .roles import KEY_NAMES, ROLES, ROOT, Lifetimes
 
 DEVICE_CA = "device-ca"
 SERVICE_CA = "service-ca"
 SECURE_BOOT = ("PK", "KEK", "db")
+DESIRED = "desired/desired.pem"
+DESIRED_TRUST = "trust/desired.pem"
 _MAX_FILE_BYTES = 512 * 1024
 
 
@@ -54,6 +67,19 @@ class KeyDirectory:
     def public_keys(self) -> dict[str, Key]:
         """Return the public keys of all TUF roles by name."""
         return {name: self._signer(name).public_key for name in KEY_NAMES}
+
+    def desired_key(self) -> Ed25519PrivateKey:
+        """Return the key that signs desired state and commands."""
+        path = self.path / DESIRED
+        if not path.is_file():
+            raise SetupError(f"{path} is not there", hint=f"omamori-ota keys complete {self.path}")
+        try:
+            key = serialization.load_pem_private_key(read_bounded(path, _MAX_FILE_BYTES), None)
+        except (ValueError, TypeError) as err:
+            raise SetupError(f"{path} is not a private key") from err
+        if not isinstance(key, Ed25519PrivateKey):
+            raise SetupError(f"{path} is not an Ed25519 key")
+        return key
 
     def _signer(self, name: str) -> CryptoSigner:
         path = self.path / "tuf" / f"{name}.pem"
@@ -111,6 +137,7 @@ def init(path: Path, clock: Clock, lifetimes: Lifetimes) -> KeyDirectory:
         root = Metadata(new_root(public_keys, now + lifetimes.of(ROOT)))
         sign(root, [signers[name] for name in ROLES[ROOT].keys])
         write_atomic(trust / "root.json", to_bytes(root), mode=PUBLIC_FILE)
+        _write_desired_key(work)
         for name in SECURE_BOOT:
             boot_key = certificates.new_secure_boot_key()
             certificate = certificates.secure_boot_certificate(f"Omamori Secure Boot {name}", boot_key, now)
@@ -123,6 +150,40 @@ def init(path: Path, clock: Clock, lifetimes: Lifetimes) -> KeyDirectory:
             if name == SERVICE_CA:
                 write_atomic(trust / "service-ca.pem", certificates.certificate_pem(certificate))
     return KeyDirectory(path)
+
+
+def complete(path: Path) -> list[str]:
+    """Add to a key directory of an older version what it lacks; nothing that is there is changed.
+
+    Returns:
+        Names of what was added.
+
+    Raises:
+        SetupError: It is not a key directory.
+    """
+    keys = KeyDirectory(path)
+    with exclusive(path / ".lock"):
+        if (path / DESIRED).is_file():
+            public = keys.desired_key().public_key()
+            trusted = path / DESIRED_TRUST
+            if trusted.is_file():
+                return []
+            write_atomic(trusted, _public_pem(public), mode=PUBLIC_FILE)
+            return [DESIRED_TRUST]
+        _write_desired_key(path)
+        return [DESIRED, DESIRED_TRUST]
+
+
+def _write_desired_key(directory: Path) -> None:
+    """Make the key; the private half comes last, so that a directory that has it has both."""
+    key = Ed25519PrivateKey.generate()
+    (directory / DESIRED).parent.mkdir(mode=PRIVATE_DIRECTORY, exist_ok=True)
+    write_atomic(directory / DESIRED_TRUST, _public_pem(key.public_key()), mode=PUBLIC_FILE)
+    write_atomic(directory / DESIRED, certificates.private_pem(key), mode=PRIVATE_FILE)
+
+
+def _public_pem(key: Ed25519PublicKey) -> bytes:
+    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def _write_pair(stem: Path, key_pem: bytes, certificate: x509.Certificate) -> None:

@@ -19,6 +19,7 @@ pattern write omamori/v1/%u/hb
 pattern write omamori/v1/%u/state
 pattern write omamori/v1/%u/reported
 pattern write omamori/v1/%u/evt
+pattern write omamori/v1/%u/reported
 pattern write omamori/v1/%u/job/#
 pattern read omamori/v1/%u/cmd
 pattern read omamori/v1/%u/desired
@@ -28,9 +29,12 @@ topic read omamori/v1/+/hb
 topic read omamori/v1/+/state
 topic read omamori/v1/+/reported
 topic read omamori/v1/+/evt
+topic read omamori/v1/+/reported
 topic read omamori/v1/+/job/#
 user publisher
 topic write omamori/v1/announce/#
+topic write omamori/v1/+/desired
+topic write omamori/v1/+/cmd
 """
 
 

@@ -123,7 +123,7 @@ log_type error
 log_type warning
 log_type notice
 connection_messages true
-max_packet_size 16384
+max_packet_size 32768
 max_queued_messages 20000
 allow_anonymous false
 acl_file {state}/mosquitto.acl
@@ -139,9 +139,9 @@ use_identity_as_username true
 
 def mosquitto_acl() -> str:
     """Return who may do what: a box only below its own name, the two services by theirs."""
-    own = "\n".join(f"pattern write omamori/v1/%u/{leaf}" for leaf in ("hb", "state", "evt", "job/#"))
+    own = "\n".join(f"pattern write omamori/v1/%u/{leaf}" for leaf in ("hb", "state", "evt", "reported", "job/#"))
     read = "\n".join(f"pattern read omamori/v1/%u/{leaf}" for leaf in ("cmd", "desired"))
-    taken = "\n".join(f"topic read omamori/v1/+/{leaf}" for leaf in ("hb", "state", "evt", "job/#"))
+    taken = "\n".join(f"topic read omamori/v1/+/{leaf}" for leaf in ("hb", "state", "evt", "reported", "job/#"))
     return f"""{own}
 {read}
 pattern read omamori/v1/announce/#
@@ -151,6 +151,8 @@ user {CLOUD_CLIENT}
 
 user {PUBLISHER_CLIENT}
 topic write omamori/v1/announce/#
+topic write omamori/v1/+/desired
+topic write omamori/v1/+/cmd
 """
 
 

@@ -39,10 +39,12 @@ def call(name: str, *arguments: str | Path) -> str:
 
 
 def ensure_keys(keys: Path) -> None:
-    """Make the development keys if there are none."""
+    """Make the development keys if there are none, and what a directory of an older version lacks."""
     if not keys.exists():
         keys.parent.mkdir(parents=True, exist_ok=True)
         call("omamori-ota", "keys", "init", keys)
+    elif not (keys / "desired").is_dir():
+        call("omamori-ota", "keys", "complete", keys)
 
 
 def build_image(keys: Path, out: Path, flavour: str) -> dict[str, object]:

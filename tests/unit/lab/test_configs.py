@@ -64,6 +64,17 @@ def test_only_the_publisher_may_announce() -> None:
     assert lines.index(f"user {configs.PUBLISHER_CLIENT}") < writers[0]
 
 
+def test_only_the_publisher_may_say_how_a_box_shall_be() -> None:
+    lines = configs.mosquitto_acl().splitlines()
+    for leaf in ("desired", "cmd"):
+        writers = [number for number, line in enumerate(lines) if "write" in line and line.endswith(f"/{leaf}")]
+        assert len(writers) == 1
+        assert lines.index(f"user {configs.PUBLISHER_CLIENT}") < writers[0]
+        assert f"pattern read omamori/v1/%u/{leaf}" in lines
+    assert "pattern write omamori/v1/%u/reported" in lines
+    assert "topic read omamori/v1/+/reported" in lines
+
+
 def test_the_cloud_s_configuration_is_toml() -> None:
     body = tomllib.loads(configs.cloud(STATE, Path("/tls"), listen="fd://3", names={"ZA35-000001": "本社"}))
     assert body["listen"] == "fd://3"

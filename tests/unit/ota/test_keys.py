@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from omamori_ota.errors import SetupError
 from omamori_ota.keys import KeyDirectory
 from omamori_ota.metadata import check_signed_by
 from omamori_ota.roles import DELEGATED, FEED, FIRMWARE, KEY_NAMES, ROLES, ROOT, TOP_LEVEL, Lifetimes
+from omamori_protocol.cose import load_public_keys
 
 
 def test_all_files_of_the_contract_are_there_and_secrets_are_private(key_directory: KeyDirectory) -> None:
@@ -22,6 +24,7 @@ def test_all_files_of_the_contract_are_there_and_secrets_are_private(key_directo
     expected |= {f"secureboot/{name}.{kind}" for name in ("PK", "KEK", "db") for kind in ("key", "crt")}
     expected |= {f"pki/{name}.{kind}" for name in ("device-ca", "service-ca") for kind in ("key", "crt")}
     expected |= {"trust/root.json", "trust/service-ca.pem", "trust/db.crt", "trust/PK.crt", "trust/KEK.crt"}
+    expected |= {"desired/desired.pem", "trust/desired.pem"}
     assert found == expected
     assert stat.S_IMODE(key_directory.path.stat().st_mode) == 0o700
     for path in key_directory.path.rglob("*"):
@@ -98,3 +101,51 @@ def test_directory_that_is_none_is_named(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="not a key directory") as caught:
         KeyDirectory(tmp_path)
     assert "keys init" in caught.value.hint
+
+
+def old_directory(tmp_path: Path, key_directory: KeyDirectory) -> Path:
+    """Return a copy as an older version made it."""
+    place = tmp_path / "keys"
+    shutil.copytree(key_directory.path, place)
+    shutil.rmtree(place / "desired")
+    (place / "trust/desired.pem").unlink()
+    return place
+
+
+def test_older_directory_gets_what_it_lacks_and_nothing_else_changes(
+    tmp_path: Path, key_directory: KeyDirectory
+) -> None:
+    place = old_directory(tmp_path, key_directory)
+    before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    with pytest.raises(SetupError, match=r"desired\.pem is not there") as caught:
+        KeyDirectory(place).desired_key()
+    assert "keys complete" in caught.value.hint
+    assert keys.complete(place) == ["desired/desired.pem", "trust/desired.pem"]
+    assert all(path.read_bytes() == data for path, data in before.items())
+    assert stat.S_IMODE((place / "desired/desired.pem").stat().st_mode) == 0o600
+    (trusted,) = load_public_keys((place / "trust/desired.pem").read_bytes())
+    assert trusted.public_bytes_raw() == KeyDirectory(place).desired_key().public_key().public_bytes_raw()
+    assert keys.complete(place) == []
+
+
+def test_public_half_that_is_lost_is_made_from_the_key(tmp_path: Path, key_directory: KeyDirectory) -> None:
+    place = old_directory(tmp_path, key_directory)
+    keys.complete(place)
+    public = (place / "trust/desired.pem").read_bytes()
+    (place / "trust/desired.pem").unlink()
+    assert keys.complete(place) == ["trust/desired.pem"]
+    assert (place / "trust/desired.pem").read_bytes() == public
+
+
+def test_key_that_is_no_ed25519_key(tmp_path: Path, key_directory: KeyDirectory) -> None:
+    place = old_directory(tmp_path, key_directory)
+    (place / "desired").mkdir()
+    for data in (b"junk", (place / "pki/device-ca.key").read_bytes()):
+        (place / "desired/desired.pem").write_bytes(data)
+        with pytest.raises(SetupError):
+            KeyDirectory(place).desired_key()
+
+
+def test_only_a_key_directory_is_completed(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="not a key directory"):
+        keys.complete(tmp_path)
