@@ -23,7 +23,7 @@ from omamori_hw.board import Board
 
 _UNITS = "usr/lib/systemd/system"
 _HOME = "usr/lib/omamori"
-_TRUSTED = ("root.json", "service-ca.pem")
+TRUSTED = ("root.json", "service-ca.pem", "desired.pem")
 _UNIT_SUFFIXES = (".service", ".socket", ".timer", ".mount", ".path", ".target", ".slice")
 
 
@@ -154,9 +154,9 @@ def _install_units(root: Path, parts: Parts, warn: Callable[[str], None]) -> lis
 def _install_trust(root: Path, trust: Path) -> None:
     place = root / _HOME / "trust"
     place.mkdir(parents=True, exist_ok=True)
-    for name in _TRUSTED:
+    for name in TRUSTED:
         if not (trust / name).is_file():
-            raise SetupError(f"{trust / name} is not there", hint="make keys with: omamori-ota keys init DIR")
+            raise SetupError(f"{trust / name} is not there", hint="omamori-ota keys init DIR, or keys complete DIR")
         copy_file(trust / name, place / name)
 
 

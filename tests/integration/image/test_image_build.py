@@ -78,6 +78,7 @@ def test_the_image_carries_what_the_contract_names(release_tree: Path) -> None:
         "release.json",
         "trust/root.json",
         "trust/service-ca.pem",
+        "trust/desired.pem",
         "gate/gate.bpf.o",
         "engine/suricata.yaml",
         "feed-empty/engine/datasets.yaml",
