@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from omamori_protocol.messages import Event
 from omamori_protocol.vocabulary import EventKind
 
-from . import desired, engine, feed
+from . import desired, engine, feed, ledger
 from .address.part import AddressPart
 from .clock import SystemClock
 from .config import AgentConfig
@@ -99,6 +99,7 @@ def build(config: AgentConfig, clock: Clock | None = None) -> Agent:
         link,
         heartbeat,
         health,
+        ledger.build(config, spool, status, clock),
         desired_worker,
         *engine_feature.workers,
         *feed_feature.workers,

@@ -121,7 +121,7 @@ class HeartbeatWorker:
             agent_rss_kib=vitals.own_rss_kib(proc),
             memory_available_kib=vitals.memory_available_kib(proc),
             spool_depth=spool.events,
-            uninspected_s=int(status.uninspected_s),
+            uninspected_s=int(status.uninspected_s + status.passed_by_s),
             inspected_packets=_packets(counters, Counter.INSPECTED),
             bypassed_packets=_packets(counters, Counter.BYPASSED),
             blocked_packets=_packets(counters, Counter.BLOCKED),

@@ -15,13 +15,18 @@ from omamori_protocol.vocabulary import EngineState, FeedState
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Status:
-    """One consistent snapshot."""
+    """One consistent snapshot.
+
+    `uninspected_s` counts the seconds since power-on without an inspecting engine, `passed_by_s` those in which a
+    lease (engine hung, command, button) let everything pass an engine that inspected.
+    """
 
     engine: EngineState = EngineState.DOWN
     feed_serial: int = 0
     feed_state: FeedState = FeedState.NONE
     feed_reason: str = ""
     uninspected_s: float = 0.0
+    passed_by_s: float = 0.0
     connected: bool = False
 
 
