@@ -20,8 +20,8 @@ class GateUnavailableError(TransientError):
         map_name: Which one.
     """
 
-    def __init__(self, map_name: str, reason: str) -> None:
-        super().__init__(f"gate map {map_name}: {reason}", hint="is omamori-wire.service active?")
+    def __init__(self, map_name: str, reason: str, *, hint: str = "is omamori-wire.service active?") -> None:
+        super().__init__(f"gate map {map_name}: {reason}", hint=hint)
         self.map_name = map_name
 
 

@@ -322,6 +322,9 @@ def _told(name: MapName) -> Iterator[None]:
     """Turn a refusal of the kernel into the package's own error."""
     try:
         yield
+    except PermissionError as err:
+        hint = "it is for root and the group omamori"
+        raise GateUnavailableError(name, err.strerror or str(err), hint=hint) from err
     except OSError as err:
         raise GateUnavailableError(name, err.strerror or str(err)) from err
 

@@ -3,64 +3,40 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from omamori_agent.errors import RejectedError, TransientError
-from omamori_agent.gate import BlockListFullError, Gate, GateUnavailableError, PrefixTooWideError, layout
-from omamori_agent.gate import gate as module
-from omamori_agent.gate.layout import MapName
+from omamori_agent.gate import (
+    BlockListFullError,
+    Control,
+    Count,
+    ExemptAddress,
+    ExemptionsFullError,
+    ExemptMac,
+    Gate,
+    GateUnavailableError,
+    PrefixTooWideError,
+    layout,
+)
+from omamori_agent.gate.layout import ControlSlot, ExemptKind, Uninspected
 from omamori_agent.gate.wire import BRIDGE_SETTINGS, unset_bridge_settings
 from omamori_protocol.vocabulary import Direction
+from sim.gate_maps import NOW, OWN_MAC, SINCE_BOOT, MemoryMap, make_gate, make_maps, set_slot
 
 CLIENT = bytes(10) + b"\xff\xff" + bytes([192, 168, 10, 11])
-OWN_MAC = b"\x02\x00\x00\x00\x00\xfe"
 SERVER6 = ipaddress.IPv6Address("2001:db8::1").packed
-
-
-class MemoryMap:
-    """A map in memory with the interface of the real one."""
-
-    def __init__(self, content: dict[bytes, bytes] | None = None) -> None:
-        self.content = content or {}
-        self.writes = 0
-
-    def lookup(self, key: bytes, *, size: int | None = None) -> bytes | None:
-        return self.content.get(key)
-
-    def items(self) -> Iterator[tuple[bytes, bytes]]:
-        yield from list(self.content.items())
-
-    def take(self) -> Iterator[tuple[bytes, bytes]]:
-        taken, self.content = self.content, {}
-        yield from taken.items()
-
-    def update_many(self, keys: list[bytes], values: list[bytes]) -> None:
-        self.writes += len(keys)
-        self.content.update(zip(keys, values, strict=True))
-
-    def delete_many(self, keys: list[bytes]) -> None:
-        self.writes += len(keys)
-        for key in keys:
-            self.content.pop(key, None)
-
-    def close(self) -> None:
-        pass
 
 
 @pytest.fixture
 def maps(monkeypatch: pytest.MonkeyPatch) -> dict[str, MemoryMap]:
-    made = {name.value: MemoryMap() for name in MapName}
-    made["config"].content[b"\0\0\0\0"] = layout.CONFIG.pack(layout.ABI, 7, 3, 2, 60, 7200, 300, OWN_MAC)
-    monkeypatch.setattr(module, "BpfMap", lambda path, _key, _value, **_: made[path.name])
-    return made
+    return make_maps(monkeypatch)
 
 
 @pytest.fixture
 def gate(maps: dict[str, MemoryMap]) -> Gate:
-    return Gate(Path("/nowhere"), clocks=lambda: (1_000_000.0, 500.0))
+    return make_gate()
 
 
 def test_terminal_has_ipv4_again_a_readable_mac_and_unix_time(gate: Gate, maps: dict[str, MemoryMap]) -> None:
@@ -73,6 +49,8 @@ def test_terminal_has_ipv4_again_a_readable_mac_and_unix_time(gate: Gate, maps: 
     assert terminal.mac == "02:00:00:00:00:0b"
     assert terminal.address == ipaddress.IPv4Address("192.168.10.11")
     assert (terminal.first_seen, terminal.last_seen) == (999_900.0, 999_999.5)
+    assert (terminal.tx_packets, terminal.tx_bytes, terminal.rx_packets, terminal.rx_bytes) == (7, 900, 5, 600)
+    assert (terminal.bypassed_tx_bytes, terminal.bypassed_rx_bytes) == (90, 60)
     assert gate.terminals() == [terminal]
     assert gate.terminal("192.168.10.12") is None
 
@@ -173,6 +151,7 @@ def test_absent_pins_are_a_transient_error(tmp_path: Path) -> None:
 def test_refusals_are_rejections() -> None:
     assert issubclass(BlockListFullError, RejectedError)
     assert issubclass(PrefixTooWideError, RejectedError)
+    assert issubclass(ExemptionsFullError, RejectedError)
 
 
 def test_bridge_settings_that_are_off_or_absent_are_named(tmp_path: Path) -> None:
@@ -182,3 +161,142 @@ def test_bridge_settings_that_are_off_or_absent_are_named(tmp_path: Path) -> Non
     (tmp_path / BRIDGE_SETTINGS[0]).write_text("0\n")
     (tmp_path / BRIDGE_SETTINGS[1]).unlink()
     assert unset_bridge_settings(tmp_path) == BRIDGE_SETTINGS[:2]
+
+
+def test_only_the_agent_s_own_maps_are_opened_for_writing(gate: Gate, maps: dict[str, MemoryMap]) -> None:
+    writable = {name for name, one in maps.items() if not one.read_only and name != "ports"}
+    assert writable == {"block", "blocked", "control", "exempt", "exempt_mac"}
+
+
+def test_flow_says_whether_it_is_in_a_tunnel_and_of_which_epoch(gate: Gate, maps: dict[str, MemoryMap]) -> None:
+    key = layout.FLOW_KEY.pack(CLIENT, SERVER6, b"\xc3\x50", b"\x01\xbb", 10, 0, 7, 6, 99)
+    maps["flows"].content[key] = layout.FLOW.pack(0, 499_000_000_000, 1, 2, 3, 4, 5)
+    (flow,) = gate.bypassed_flows()
+    assert (str(flow.a), flow.a_port, str(flow.b), flow.b_port, flow.vlan) == (
+        "192.168.10.11",
+        50000,
+        "2001:db8::1",
+        443,
+        10,
+    )
+    assert (flow.in_packets, flow.in_bytes, flow.out_packets, flow.out_bytes, flow.epoch) == (1, 2, 3, 4, 5)
+    assert flow.is_tunnelled
+    assert flow.last_seen == NOW - 1
+
+
+def test_station_is_read(gate: Gate, maps: dict[str, MemoryMap]) -> None:
+    maps["stations"].content[layout.STATION_KEY.pack(OWN_MAC, 10)] = layout.STATION.pack(4, 498_000_000_000)
+    (station,) = gate.stations()
+    assert (station.mac, station.vlan, station.ifindex, station.last_seen) == ("02:00:00:00:00:fe", 10, 4, NOW - 2)
+
+
+def test_uninspected_is_summed_over_the_processors(gate: Gate, maps: dict[str, MemoryMap]) -> None:
+    pairs = layout.COUNT.pack(1, 100) + layout.COUNT.pack(2, 50)
+    maps["uninspected"].content[Uninspected.HUNG.to_bytes(4, "little")] = pairs
+    assert gate.uninspected()[Uninspected.HUNG] == Count(3, 150)
+    assert gate.uninspected()[Uninspected.NO_VERDICT] == Count(0, 0)
+
+
+def test_bypass_is_a_lease_in_time_since_boot(gate: Gate, maps: dict[str, MemoryMap]) -> None:
+    gate.set_bypass_until(NOW + 600)
+    raw = maps["control"].content[ControlSlot.BYPASS_UNTIL_NS.to_bytes(4, "little")]
+    assert layout.CONTROL.unpack(raw) == ((SINCE_BOOT + 600) * 1_000_000_000,)
+    assert gate.bypass_until() == NOW + 600
+    for ended in (None, NOW, NOW - 1):
+        gate.set_bypass_until(ended)
+        assert gate.bypass_until() is None
+
+
+def test_bypass_of_more_than_a_week_is_refused(gate: Gate, maps: dict[str, MemoryMap]) -> None:
+    gate.set_bypass_until(NOW + 7 * 86400)
+    writes = maps["control"].writes
+    with pytest.raises(ValueError, match="week"):
+        gate.set_bypass_until(NOW + 7 * 86400 + 1)
+    assert maps["control"].writes == writes
+
+
+def test_control_shows_what_others_wrote(gate: Gate, maps: dict[str, MemoryMap]) -> None:
+    assert gate.control() == Control(None, None, None, 0, fail_closed=False)
+    set_slot(maps, ControlSlot.HUNG_UNTIL_NS, 501_000_000_000)
+    set_slot(maps, ControlSlot.BUTTON_UNTIL_NS, 502_000_000_000)
+    gate.set_fail_closed(on=True)
+    assert [gate.raise_epoch(), gate.raise_epoch()] == [1, 2]
+    control = gate.control()
+    assert (control.hung_until, control.button_until, control.bypass_until) == (NOW + 1, NOW + 2, None)
+    assert (control.epoch, control.fail_closed) == (2, True)
+
+
+def test_epoch_goes_round_at_the_end_of_its_number(gate: Gate, maps: dict[str, MemoryMap]) -> None:
+    set_slot(maps, ControlSlot.EPOCH, 2**64 - 1)
+    assert gate.raise_epoch() == 0
+
+
+def addresses(*prefixes: str, kind: ExemptKind = ExemptKind.TERMINAL) -> list[ExemptAddress]:
+    return [ExemptAddress(ipaddress.ip_network(prefix), kind, 1) for prefix in prefixes]
+
+
+def test_exemptions_are_synchronised_as_a_whole(gate: Gate, maps: dict[str, MemoryMap]) -> None:
+    macs = [ExemptMac("02:00:00:00:00:0b", 5)]
+    assert gate.sync_exemptions(addresses("192.168.10.11/32", "fd00::/64"), macs) == (3, 0)
+    assert gate.sync_exemptions(addresses("192.168.10.11/32", "fd00::/64"), macs) == (0, 0)
+    assert maps["exempt_mac"].content == {b"\x02\0\0\0\0\x0b\0\0": b"\5\0\0\0"}
+    assert gate.sync_exemptions(addresses("fd00::/64")) == (0, 2)
+    assert gate.sync_exemptions() == (0, 1)
+
+
+def test_kinds_of_one_prefix_and_of_those_around_it_are_joined(gate: Gate, maps: dict[str, MemoryMap]) -> None:
+    gate.sync_exemptions(
+        [
+            *addresses("198.51.100.0/24", kind=ExemptKind.DESTINATION),
+            *addresses("198.51.100.10/32", "198.51.0.0/16"),
+            *addresses("192.0.2.1/32"),
+            *addresses("192.0.2.1/32", kind=ExemptKind.DESTINATION),
+        ]
+    )
+    kinds = {
+        layout.EXEMPT_KEY.unpack(key)[0]: layout.EXEMPT.unpack(value)[0]
+        for key, value in maps["exempt"].content.items()
+        if b"\xc6\x33" in key
+    }
+    assert kinds == {96 + 16: 1, 96 + 24: 3, 96 + 32: 3}
+    assert layout.EXEMPT.pack(3, 1) in {value for key, value in maps["exempt"].content.items() if b"\xc0\0\2\1" in key}
+
+
+@pytest.mark.parametrize(
+    "mac", ["", "02:00:00:00:00", "01:00:5e:00:00:01", "ff:ff:ff:ff:ff:ff", "0" * 12, "no mac here"]
+)
+def test_exemption_of_no_single_device_is_refused_and_nothing_changes(
+    gate: Gate, maps: dict[str, MemoryMap], mac: str
+) -> None:
+    with pytest.raises(ValueError, match=r"MAC|hex"):
+        gate.sync_exemptions(addresses("192.168.10.11/32"), [ExemptMac(mac)])
+    assert (maps["exempt"].writes, maps["exempt_mac"].writes) == (0, 0)
+
+
+def test_one_exemption_more_than_the_maps_hold_is_refused_and_nothing_changes(
+    gate: Gate, maps: dict[str, MemoryMap], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "MAX_EXEMPT", 2)
+    monkeypatch.setattr(layout, "MAX_EXEMPT_MAC", 2)
+    macs = [ExemptMac(f"02:00:00:00:00:0{number}") for number in range(3)]
+    with pytest.raises(ExemptionsFullError):
+        gate.sync_exemptions(addresses("10.0.0.1/32", "10.0.0.2/32", "10.0.0.3/32"))
+    with pytest.raises(ExemptionsFullError):
+        gate.sync_exemptions(macs=macs)
+    with pytest.raises(PrefixTooWideError):
+        gate.sync_exemptions(addresses("0.0.0.0/0"))
+    assert (maps["exempt"].writes, maps["exempt_mac"].writes) == (0, 0)
+    assert gate.sync_exemptions(addresses("10.0.0.1/32", "10.0.0.2/32"), macs[:2]) == (4, 0)
+
+
+def test_refusal_of_the_kernel_names_the_map(gate: Gate, maps: dict[str, MemoryMap]) -> None:
+    maps["control"].failure = PermissionError(13, "Permission denied")
+    with pytest.raises(GateUnavailableError, match="gate map control: Permission denied") as caught:
+        gate.raise_epoch()
+    assert "group omamori" in caught.value.hint
+
+
+def test_block_list_is_read_back(gate: Gate) -> None:
+    prefixes = [ipaddress.ip_network("198.51.100.0/24"), ipaddress.ip_network("2001:db8::/32")]
+    gate.sync_block_lists({4: prefixes})
+    assert sorted(gate.block_list(), key=str) == [(prefix, 4) for prefix in prefixes]
