@@ -5,11 +5,11 @@ PY := .venv/bin/python
 KEYS := build/keys
 ARGS ?=
 
-.PHONY: help setup run test test-fast check format lock image keys bench clean distclean
+.PHONY: help setup run test test-fast check format lock image keys bench bench-wire bench-faults bench-office clean distclean
 
 help: ## this list
 	@printf 'Omamori: firmware, agent, feeds and cloud of a bridge-mode security appliance\n\n'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@printf '\nExamples\n  make run                      the lab: an office, the box and an internet; stays until Ctrl-C\n'
 	@printf "  make run ARGS='--once --json result.json'\n  make test ARGS='-k gate'\n"
 
@@ -44,6 +44,15 @@ image: keys ## build the release image for board x86_64-uefi
 
 bench: setup ## measure; writes docs/benchmarks/*.json and docs/benchmarks.md
 	@.venv/bin/omamori-lab bench $(ARGS)
+
+bench-wire: setup ## bare bridge, stock engine and Omamori side by side (ARGS='--rules DIR' for real rules)
+	@.venv/bin/omamori-lab bench wire $(ARGS)
+
+bench-faults: setup ## how long each failure interrupts traffic
+	@.venv/bin/omamori-lab bench faults $(ARGS)
+
+bench-office: setup ## a hundred office PCs for ten minutes
+	@.venv/bin/omamori-lab bench office $(ARGS)
 
 lock: setup ## renew the hash locks of the Python dependencies (ARGS=--upgrade for newest)
 	@tools/lock.sh $(ARGS)

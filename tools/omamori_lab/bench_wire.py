@@ -2,15 +2,14 @@
 
 Every measurement is made in each lane before the next one, and everything again in each round, so that what else the
 machine does meets all lanes alike. Clients, servers and box share the processors: rates say how much work a packet is,
-not what a box of its own would reach, and only ratios within a round count. The machine's whole processor time per
-unit of work, less what the bare bridge needs, is the steadiest figure of what the box itself costs.
+not what a box of its own would reach, and only ratios within a round count. The engine's processor time
+per unit of work is the steadiest figure of what inspection costs.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from omamori_firmware.cache import Cache, default_directory
@@ -319,16 +318,3 @@ def _engine_s(lane: _Lane) -> float:
 def ratios(samples: Mapping[str, Sequence[Sample]], lane: str) -> list[float]:
     """Return the ratio of a lane's value to the bare bridge's, round by round."""
     return [own.value / bare.value for own, bare in zip(samples[lane], samples[BRIDGE], strict=True)]
-
-
-def engine_cost(samples: Sequence[Sample]) -> float:
-    """Return the engine's seconds per unit of work, over all rounds."""
-    return sum(each.engine_s for each in samples) / sum(each.work for each in samples)
-
-
-def box_cost(samples: Mapping[str, Sequence[Sample]], lane: str) -> float:
-    """Return the whole machine's seconds per unit of work, less those of the bare bridge; the median of the rounds."""
-    return statistics.median(
-        own.busy_s / own.work - bare.busy_s / bare.work
-        for own, bare in zip(samples[lane], samples[BRIDGE], strict=True)
-    )

@@ -7,7 +7,6 @@ It parses, prints and turns errors into exit codes: 0 everything right, 1 an err
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import signal
 import sys
@@ -21,14 +20,14 @@ from rich.markup import escape
 
 from omamori_protocol.durable import write_atomic
 
-from . import bench, machine
+from . import bench_cli, machine
 from .cleaning import clean
 from .display import Display
 from .errors import LabError, SetupError
 from .lab import Lab
 from .results import SceneResult, report
 from .scenes import SCENES, choose, play
-from .settings import TREE, LabSettings
+from .settings import LabSettings
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -113,21 +112,7 @@ def _clean(options: argparse.Namespace) -> int:
 
 def _bench(options: argparse.Namespace) -> int:
     _require_root()
-    settings = dataclasses.replace(LabSettings(), state=options.state.absolute(), page_port=0)
-    with Display(Console(highlight=False, soft_wrap=True)) as display:
-        result = bench.measure(
-            settings, display, boots=options.boots, is_cold=not options.warm_only, rounds=options.rounds
-        )
-    bench.write(result, options.out)
-    print(f"written: {options.out}/benchmarks.md, {options.out}/benchmarks/{result.name}.json")
-    return 0
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
+    return bench_cli.run_bench(options)
 
 
 def _scene_names(text: str) -> list[str]:
@@ -164,11 +149,8 @@ def build_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("list", help="list the scenes")
     command.set_defaults(handler=_list)
 
-    command = commands.add_parser("bench", parents=[state], help="measure the whole chain and write the figures")
-    command.add_argument("--out", type=Path, default=TREE / "docs", metavar="DIR", help="default: docs")
-    command.add_argument("--boots", type=_positive, default=3, metavar="N", help="later boots: %(default)s")
-    command.add_argument("--rounds", type=_positive, default=5, metavar="N", help="of the data plane: %(default)s")
-    command.add_argument("--warm-only", action="store_true", help="leave out the build without any cache")
+    command = commands.add_parser("bench", parents=[state], help="measure and write the figures")
+    bench_cli.add_options(command)
     command.set_defaults(handler=_bench)
 
     command = commands.add_parser("clean", parents=[state], help="remove what a lab left that was killed hard")

@@ -1,0 +1,107 @@
+"""The command `omamori-lab bench`: which bench, how long, with which rules, and where the result goes."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime as dt
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from . import bench, bench_wire, bench_wire_report, machine
+from .benchmark import Benchmark
+from .display import Display
+from .rule_set import RuleSet, obtain_rules
+from .settings import TREE, LabSettings
+
+RULES_VARIABLE = "OMAMORI_BENCH_RULES"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Bench:
+    help: str
+    measure: Callable[[argparse.Namespace, Display], Benchmark]
+
+
+def _chain(options: argparse.Namespace, display: Display) -> Benchmark:
+    settings = dataclasses.replace(LabSettings(), state=options.state.absolute(), page_port=0)
+    return bench.measure(
+        settings, display, boots=options.boots, is_cold=not options.warm_only, rounds=options.rounds or 5
+    )
+
+
+def _wire(options: argparse.Namespace, display: Display) -> Benchmark:
+    rules = _rules(options, 20_000)
+    display.step("wire")
+    result = bench_wire.measure(
+        rules, rounds=options.rounds or 7, seconds=options.seconds or 2, only=options.only, note=display.step
+    )
+    return Benchmark(
+        name="wire",
+        title="The wire",
+        date=_today(),
+        machine=machine.describe(),
+        versions={"rules": rules.origin},
+        figures=bench_wire_report.figures(result),
+        details=bench_wire_report.details(result),
+    )
+
+
+BENCHES = {
+    "chain": _Bench("image, build, boot, agent, traffic through the box in QEMU", _chain),
+    "wire": _Bench("bare bridge, stock engine and Omamori at native speed", _wire),
+}
+
+
+def run_bench(options: argparse.Namespace) -> int:
+    """Measure, store the result and render the page; return the exit status."""
+    with Display(Console(highlight=False, soft_wrap=True)) as display:
+        result = BENCHES[options.what].measure(options, display)
+    bench.write(result, options.out)
+    print(f"written: {options.out}/benchmarks.md, {options.out}/benchmarks/{result.name}.json")  # noqa: T201 - a command
+    return 0
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add the options of `omamori-lab bench`."""
+    about = "; ".join(f"{name}: {each.help}" for name, each in BENCHES.items())
+    command.add_argument("what", nargs="?", choices=tuple(BENCHES), default="chain", help=f"default chain. {about}")
+    command.add_argument("--out", type=Path, default=TREE / "docs", metavar="DIR", help="default: docs")
+    command.add_argument("--rounds", type=_positive, metavar="N", help="of the data plane: chain 5, wire 7, faults 3")
+    command.add_argument(
+        "--seconds", type=_positive, metavar="S", help="wire: of one measurement (2); office: in all (600)"
+    )
+    command.add_argument("--only", type=_names, default=[], metavar="A,B", help="wire and faults: only these")
+    command.add_argument(
+        "--rules",
+        type=Path,
+        action="append",
+        metavar="DIR",
+        help=f"directory with real rules, may be given again (or {RULES_VARIABLE}, separated by colons); "
+        "without any, rules are generated",
+    )
+    command.add_argument("--boots", type=_positive, default=3, metavar="N", help="chain: later boots, %(default)s")
+    command.add_argument("--warm-only", action="store_true", help="chain: leave out the build without any cache")
+
+
+def _rules(options: argparse.Namespace, wanted: int) -> RuleSet:
+    given = [Path(name) for name in os.environ.get(RULES_VARIABLE, "").split(":") if name]
+    return obtain_rules(options.rules or given, wanted)
+
+
+def _today() -> str:
+    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%d")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]

@@ -1,0 +1,159 @@
+"""The wire bench's result as figures: a ratio for each measurement, what the engine costs, how much memory it takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from .bench_wire import BRIDGE, MEASUREMENTS, OMAMORI, STOCK, Measurement, Sample, WireResult, ratios
+from .benchmark import Figure, median
+
+_NAMES = {BRIDGE: "bare bridge", STOCK: "stock engine (AF_PACKET)", OMAMORI: "Omamori"}
+_WITHOUT_BULK = ("https_100k", "https_10m")
+
+
+def figures(result: WireResult) -> tuple[Figure, ...]:
+    """Return the figures of a run in which Omamori's lane was measured."""
+    made: list[Figure] = []
+    for measurement in MEASUREMENTS:
+        samples = result.samples.get(measurement.name)
+        if samples:
+            made.append(_ratio(measurement, samples))
+    made += _costs(result)
+    made += _memory(result)
+    return tuple(made)
+
+
+def details(result: WireResult) -> dict[str, Any]:
+    """Return everything that was measured, for the file."""
+    return {
+        "rules": result.rules,
+        "seconds of one measurement": result.seconds,
+        "memory, MiB": {name: round(value, 1) for name, value in result.memory_mib.items()},
+        "samples": {
+            name: {lane: [_plain(sample) for sample in taken] for lane, taken in lanes.items()}
+            for name, lanes in result.samples.items()
+        },
+    }
+
+
+def _ratio(measurement: Measurement, samples: Mapping[str, Sequence[Sample]]) -> Figure:
+    values = {lane: statistics.median(sample.value for sample in taken) for lane, taken in samples.items()}
+    parts = [f"{_NAMES[lane]} {value:.4g}" for lane, value in values.items()]
+    if STOCK in samples:
+        stock = statistics.median(ratios(samples, STOCK))
+        parts.append(f"so the stock engine is at {stock:.2f} × the bare bridge")
+    # A bound on a ratio holds for throughput; of a delay, less is better.
+    direction = " (less is better)" if measurement.is_delay else ""
+    text = f"{measurement.how[0].upper()}{measurement.how[1:]}. Medians in {measurement.unit}: {', '.join(parts)}"
+    return median(
+        measurement.title,
+        ratios(samples, OMAMORI),
+        "× bare bridge",
+        f"{text}{direction}.{_quantiles(samples)}",
+        budget=measurement.budget,
+    )
+
+
+def _quantiles(samples: Mapping[str, Sequence[Sample]]) -> str:
+    if not all("p99_us" in sample.more for taken in samples.values() for sample in taken):
+        return ""
+    parts = [
+        f"{_NAMES[lane]} {statistics.median(sample.more['p99_us'] for sample in taken):.4g}"
+        for lane, taken in samples.items()
+    ]
+    return f" p99 in µs: {', '.join(parts)}."
+
+
+def _costs(result: WireResult) -> Iterator[Figure]:
+    bypassed = [result.samples[name][OMAMORI] for name in _WITHOUT_BULK if name in result.samples]
+    if bypassed:
+        taken = [sample.engine_s / (sample.work / 1e9) for samples in bypassed for sample in samples]
+        yield median(
+            "engine, per gigabyte over HTTPS",
+            taken,
+            "s",
+            "Processor time of the engine while a gigabyte passes in HTTPS objects of 100 kB and 10 MB: the handshakes"
+            f" are inspected, the rest goes past the engine.{_of_stock(result, _WITHOUT_BULK, 1e9, 's')}",
+            budget="≤ 0.1 s",
+        )
+    for name, what, unit, scale in (
+        ("tcp4_down", "engine, per gigabyte of an unknown protocol", "s", 1e9),
+        ("http_connections", "engine, per HTTP connection", "µs", 1e-6),
+        ("https_connections", "engine, per HTTPS connection", "µs", 1e-6),
+    ):
+        if name in result.samples:
+            yield _cost(result, name, what, unit, scale)
+    if "udp1400" in result.samples:
+        packets = [
+            sample.engine_s / sample.queued * 1e6 for sample in result.samples["udp1400"][OMAMORI] if sample.queued
+        ]
+        if packets:
+            yield median(
+                "engine, per inspected packet",
+                packets,
+                "µs",
+                "Processor time of the engine per 1400-byte UDP packet that its queue handed over during the flood.",
+                budget="≤ 6 µs",
+            )
+            passed = [
+                max(0.0, 100 * (1 - sample.queued / sample.work)) for sample in result.samples["udp1400"][OMAMORI]
+            ]
+            yield median(
+                "flood past a full queue",
+                passed,
+                "%",
+                "Part of the 1400-byte flood that passed without inspection because the queue was full: the box never"
+                " drops for want of time, and counts what it let pass.",
+            )
+
+
+def _cost(result: WireResult, name: str, what: str, unit: str, scale: float) -> Figure:
+    # `scale` is units of work for seconds, or seconds per unit for microseconds.
+    def of(sample: Sample) -> float:
+        each = sample.engine_s / sample.work
+        return each * scale if scale > 1 else each / scale
+
+    stock = result.samples[name].get(STOCK)
+    beside = f" The stock engine: {statistics.median(of(sample) for sample in stock):.4g} {unit}." if stock else ""
+    packets = result.samples[name][OMAMORI]
+    how = ""
+    if scale < 1:
+        per_connection = statistics.median(sample.queued / sample.work for sample in packets)
+        how = f" A connection has {per_connection:.1f} inspected packets."
+    return median(what, [of(sample) for sample in packets], unit, f"Processor time of the engine.{how}{beside}")
+
+
+def _of_stock(result: WireResult, names: Sequence[str], scale: float, unit: str) -> str:
+    taken = [
+        sample.engine_s / sample.work * scale
+        for name in names
+        if name in result.samples
+        for sample in result.samples[name].get(STOCK, [])
+    ]
+    return f" The stock engine: {statistics.median(taken):.3g} {unit}." if taken else ""
+
+
+def _memory(result: WireResult) -> Iterator[Figure]:
+    for moment, explanation in (
+        ("loaded", f"with {result.rules}, before any traffic"),
+        ("at most", "the most it had while all this was measured"),
+    ):
+        value = result.memory_mib.get(f"{OMAMORI}, {moment}")
+        if value is None:
+            continue
+        stock = result.memory_mib.get(f"{STOCK}, {moment}")
+        beside = f" The stock engine: {stock:.0f} MiB." if stock is not None else ""
+        yield Figure(
+            name=f"engine, resident memory, {moment}",
+            value=round(value, 1),
+            unit="MiB",
+            explanation=f"Resident memory of the engine, {explanation}.{beside}",
+        )
+
+
+def _plain(sample: Sample) -> dict[str, Any]:
+    body = dataclasses.asdict(sample)
+    return {name: round(value, 4) if isinstance(value, float) else value for name, value in body.items()}
