@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from omamori_protocol.messages import Event
 from omamori_protocol.vocabulary import EventKind
 
-from . import desired, engine, feed, ledger
+from . import desired, engine, feed, ledger, wifi
 from .address.part import AddressPart
 from .clock import SystemClock
 from .config import AgentConfig
@@ -62,8 +62,9 @@ def build(config: AgentConfig, clock: Clock | None = None) -> Agent:
     exclusion = feed.RuleExclusion()
     feed_feature = feed.build(config, spool, status, clock, engine_feature, exclusion=exclusion)
     reach = LateReach()
+    wifi_part = wifi.WifiPart(wifi.build(config.paths, config.release.radio))
     desired_worker = desired.build(
-        config, spool, clock, rules=exclusion, parts=lambda version: [_address_part(config, reach, version)]
+        config, spool, clock, rules=exclusion, parts=lambda version: [_address_part(config, reach, version), wifi_part]
     )
     identity = IdentityWorker(
         device=config.device,
@@ -101,6 +102,7 @@ def build(config: AgentConfig, clock: Clock | None = None) -> Agent:
         health,
         ledger.build(config, spool, status, clock),
         desired_worker,
+        wifi.WifiWorker(wifi_part),
         *engine_feature.workers,
         *feed_feature.workers,
     ]

@@ -154,6 +154,11 @@ class Paths:
         return self.run / "wifi/hostapd.conf"
 
     @property
+    def wifi_kept(self) -> Path:
+        """The last configuration of hostapd that worked; holds the same secrets as the signed document beside it."""
+        return self.desired / "wifi.conf"
+
+    @property
     def hostapd(self) -> Path:
         """Directory below which hostapd's control sockets lie, one directory for each of its runs."""
         return self.run / "hostapd"

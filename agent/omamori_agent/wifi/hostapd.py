@@ -82,15 +82,17 @@ class HostapdSession:
         self._socket.close()
 
     def is_alive(self) -> bool:
-        """Whether the same process still answers.
+        """Whether the same process answers now.
 
         Raises:
-            HostapdError: It is there and says something else.
+            HostapdGoneError: It has ended.
         """
         try:
             return self._ask("PING") == "PONG"
         except HostapdGoneError:
-            return False
+            raise
+        except HostapdError:
+            return False  # busy, or about to end: the socket of an ended process swallows what was sent before
 
     def status(self) -> AccessPointStatus:
         """Return what the access point does now.

@@ -1,297 +1,102 @@
-"""Puts Wi-Fi settings into force, or leaves the previous ones in force and says why.
+"""Wi-Fi as a part of the desired state: switching takes a while, so it has a thread of its own.
 
-Order of things:
-1. everything that can be judged without touching the radio is judged first (settings, country, channel, radio): a
-   refusal here disconnects nobody;
-2. the configuration is written (memory only, readable by hostapd alone), the running hostapd is asked to end, and the
-   service manager starts it again with the new file;
-3. hostapd itself has to say that the access point is up with the wanted name and channel; if it does not, the
-   previous file comes back, and the settings are refused.
-
-Asked for what is in force already, it changes nothing: a restart of the agent disconnects no station. The passphrase
-is in the configuration file and nowhere else: no message, argument or report carries it.
+`apply` never waits: while the access point is being switched, the answer is "not there yet". An answer is given once;
+the same settings given again are looked at again, which changes nothing when they are in force.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import logging
-import secrets
-import time
-from collections.abc import Callable
-from pathlib import Path
+import threading
+from typing import Protocol
 
-from omamori_agent.errors import SetupError
-from omamori_agent.files import read_bounded, write_atomic
+from omamori_agent.desired.errors import PendingError
+from omamori_agent.errors import RejectedError, TransientError
 from omamori_protocol.desired import WifiSettings
-from omamori_protocol.errors import ProtocolError
 from omamori_protocol.reported import PartName
 
-from .errors import HostapdError, HostapdGoneError, WifiRefusedError
-from .hostapd import AccessPointStatus, HostapdSession, control_sockets
-from .hostapd_config import (
-    AUTOMATIC,
-    MAX_CONFIG_BYTES,
-    AccessPoint,
-    render_config,
-    run_of,
-    survey_channels,
-)
-from .radio import Radio
-from .regulatory import RegulatoryDatabase
-
-logger = logging.getLogger(__name__)
-
-_POLL_S = 0.2
-_CONFIG_MODE = 0o640  # the directory gives it hostapd's group
+_WAKE_S = 0.5
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class WifiLimits:
-    """How long things may take, in seconds."""
+class SwitchPort(Protocol):
+    """What switches the access point."""
 
-    start_s: float = 30.0  # until a new process answers; the service manager waits half a second before it starts one
-    enable_s: float = 30.0  # until the access point is up; a survey of the channels takes some seconds
-    stop_s: float = 10.0  # until a process that was asked to end has ended
+    def apply(self, settings: WifiSettings | None) -> None:
+        """Make it so, or raise `RejectedError` (it is as before) or `TransientError` (asking again may help)."""
 
 
 class WifiPart:
-    """The access point of the box.
+    """`desired.Part` of the access point; a `WifiWorker` does what it is asked for.
 
     Args:
-        radio: The radio.
-        point: Where the access point works.
-        config: Path of hostapd's configuration; its directory exists and belongs to us.
-        regulations: Returns the regulatory database; asked when settings come.
-        limits: Times.
-        clock: Monotonic time; a parameter for tests.
-        sleep: Waits; a parameter for tests.
+        switch: Does it.
     """
 
     name = PartName.WIFI
 
-    def __init__(
-        self,
-        radio: Radio,
-        point: AccessPoint,
-        config: Path,
-        regulations: Callable[[], RegulatoryDatabase],
-        *,
-        limits: WifiLimits | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._radio = radio
-        self._point = point
-        self._config = config
-        self._regulations = regulations
-        self._limits = limits or WifiLimits()
-        self._clock = clock
-        self._sleep = sleep
+    def __init__(self, switch: SwitchPort) -> None:
+        self._switch = switch
+        self._changed = threading.Condition()
+        self._is_asked = False
+        self._is_answered = False
+        self._wanted: WifiSettings | None = None
+        self._refusal: RejectedError | TransientError | None = None
 
     def apply(self, settings: WifiSettings | None) -> None:
-        """Make the access point as `settings` say; None means that there shall be none.
+        """Return when the settings are in force; until then raise.
 
         Raises:
-            WifiRefusedError: It cannot be like that; the access point is as it was before.
-            HostapdError: The access point could not be ended; asking again may help.
+            RejectedError: They cannot be used; the previous ones are in force.
+            PendingError: Not yet.
+            TransientError: It did not work this time.
         """
-        if settings is None or not settings.enabled:
-            self._switch_off()
-            return
-        allowed = self._judge(settings)
-        if self._is_in_force(settings, allowed):
-            return
-        previous = self._read_config()
+        with self._changed:
+            if self._is_asked and self._is_answered and self._wanted == settings:
+                self._is_asked = False
+                if self._refusal is not None:
+                    raise self._refusal
+                return
+            if not self._is_asked or self._wanted != settings:
+                self._is_asked, self._is_answered, self._wanted = True, False, settings
+                self._changed.notify_all()
+        raise PendingError("the access point is being changed")
+
+    def step(self, wait_s: float = 0.0) -> None:
+        """Do what is asked, if anything is or comes in time."""
+        with self._changed:
+            if not self._is_due:
+                self._changed.wait(wait_s)
+            if not self._is_due:
+                return
+            settings = self._wanted
+        refusal: RejectedError | TransientError | None = None
         try:
-            self._put_into_force(settings, allowed)
-        except (HostapdError, OSError) as err:
-            wanted = "a free channel" if settings.channel == AUTOMATIC else f"channel {settings.channel}"
-            about = f"the access point did not start on {wanted} in {settings.country}: {_plain(err)}"
-            raise WifiRefusedError(about + self._go_back(previous)) from err
-        logger.info("access point is up, country %s", settings.country)
+            self._switch.apply(settings)
+        except (RejectedError, TransientError) as err:
+            refusal = err
+        except OSError as err:
+            refusal = TransientError(f"access point: {err.strerror or err}")
+        with self._changed:
+            if self._wanted == settings:  # else somebody wants something else by now
+                self._refusal, self._is_answered = refusal, True
 
-    def status(self) -> AccessPointStatus | None:
-        """Return what the access point does now; None when there is none."""
-        for path in self._running():
-            try:
-                with self._session(path) as session:
-                    return session.status()
-            except HostapdError:
-                continue
-        return None
-
-    def stations(self) -> list[str]:
-        """Return the MAC addresses of the connected stations; empty when there is no access point."""
-        for path in self._running():
-            try:
-                with self._session(path) as session:
-                    return session.stations()
-            except HostapdError:
-                continue
-        return []
-
-    # -- judging ------------------------------------------------------------------------------------------------------
-
-    def _judge(self, settings: WifiSettings) -> tuple[int, ...]:
-        """Return the channels that are allowed; raise if the settings cannot work on this box."""
-        try:
-            settings.to_body()  # the bounds of every field
-        except ProtocolError as err:
-            raise WifiRefusedError(f"not acceptable: {err}") from err
-        try:
-            regulations = self._regulations()
-            allowed = regulations.channels(settings.country)
-        except SetupError as err:
-            raise WifiRefusedError(f"the rules of radio use are not known: {err}") from err
-        if settings.country not in regulations.countries:
-            raise WifiRefusedError(f"country {settings.country} is not known")
-        if not allowed:
-            raise WifiRefusedError(f"country {settings.country} allows no channel for an access point")
-        if settings.channel not in (AUTOMATIC, *allowed):
-            raise WifiRefusedError(f"channel {settings.channel} is not allowed in {settings.country}, {_list(allowed)}")
-        if not self._radio.await_present():
-            raise WifiRefusedError("this box has no Wi-Fi radio")
-        if self._radio.is_switched_off():
-            raise WifiRefusedError("the Wi-Fi radio is switched off at the machine itself")
-        return allowed
-
-    def _is_in_force(self, settings: WifiSettings, allowed: tuple[int, ...]) -> bool:
-        current = self._read_config()
-        run = run_of(current) if current is not None else None
-        if current is None or run is None:
-            return False
-        for channel in self._channels(settings, allowed):
-            if render_config(settings, self._point, run=run, channel=channel, allowed=allowed) == current:
-                try:
-                    self._await_up(run, settings.ssid.encode(), channel, allowed)
-                except HostapdError:
-                    return False
-                return True
-        return False
-
-    @staticmethod
-    def _channels(settings: WifiSettings, allowed: tuple[int, ...]) -> tuple[int, ...]:
-        """Return what to try, in this order: not every radio can survey the channels."""
-        if settings.channel != AUTOMATIC:
-            return (settings.channel,)
-        return (AUTOMATIC, survey_channels(allowed)[0])
-
-    # -- acting -------------------------------------------------------------------------------------------------------
-
-    def _put_into_force(self, settings: WifiSettings, allowed: tuple[int, ...]) -> None:
-        failure: HostapdError | None = None
-        for channel in self._channels(settings, allowed):
-            run = secrets.token_hex(8)
-            config = render_config(settings, self._point, run=run, channel=channel, allowed=allowed)
-            self._write_config(config)
-            self._end_others(run)
-            try:
-                self._await_up(run, settings.ssid.encode(), channel, allowed)
-            except HostapdError as err:
-                failure = err
-                continue
-            return
-        assert failure is not None  # there is at least one channel to try
-        raise failure
-
-    def _go_back(self, previous: bytes | None) -> str:
-        """Put the previous configuration back; return what to add to the reason."""
-        run = run_of(previous) if previous is not None else None
-        try:
-            if previous is None or run is None:
-                self._switch_off()
-                return "; there is no access point, as before"
-            self._write_config(previous)
-            self._end_others(run)
-            self._await_up(run, None, None, ())
-        except (HostapdError, OSError):
-            logger.exception("the previous access point did not come back")
-            return "; the previous settings did not come back either"
-        return "; the previous settings are in force"
-
-    def _switch_off(self) -> None:
-        """Leave no hostapd and no configuration."""
-        if self._read_config() is None and not self._running():
-            return
-        self._config.unlink(missing_ok=True)
-        self._end_others(None)
-        logger.info("access point is off")
-
-    def _end_others(self, run: str | None) -> None:
-        """End every hostapd that was not started with `run`."""
-        for path in self._running():
-            if path.parent.name == run:
-                continue
-            try:
-                self._end(path)
-            except HostapdGoneError:
-                continue
-
-    def _end(self, path: Path) -> None:
-        with self._session(path) as session:
-            session.terminate()
-            self._wait(lambda: not session.is_alive(), self._limits.stop_s, "does not end")
-
-    def _await_up(self, run: str, ssid: bytes | None, channel: int | None, allowed: tuple[int, ...]) -> None:
-        """Wait until the process of `run` says that the access point is up, as it shall be.
-
-        Raises:
-            HostapdError: It did not start, gave up, or is up with other values.
-        """
-        path = self._point.control / run / self._point.interface
-        self._wait(lambda: self._answers(path), self._limits.start_s, "does not start")
-        deadline = self._clock() + self._limits.enable_s
-        with self._session(path) as session:
-            while (status := session.status()).state != "ENABLED":
-                if status.state == "DISABLED" or self._clock() > deadline:
-                    raise HostapdError(f"the radio stays in the state {status.state[:32]}")
-                self._sleep(_POLL_S)
-        is_channel_right = {None: True, AUTOMATIC: status.channel in survey_channels(allowed)}.get(
-            channel, status.channel == channel
-        )
-        if ssid not in (None, status.ssid) or not is_channel_right or not status.is_ht or status.is_newer:
-            raise HostapdError(f"it came up with other values (channel {status.channel})")
-
-    def _answers(self, path: Path) -> bool:
-        try:
-            with self._session(path) as session:
-                return session.is_alive()
-        except HostapdGoneError:
-            return False
-
-    def _wait(self, is_done: Callable[[], bool], limit_s: float, what: str) -> None:
-        deadline = self._clock() + limit_s
-        while not is_done():
-            if self._clock() > deadline:
-                raise HostapdError(f"hostapd {what}")
-            self._sleep(_POLL_S)
-
-    # -- files --------------------------------------------------------------------------------------------------------
-
-    def _running(self) -> list[Path]:
-        if self._point.interface == "":
-            return []
-        return control_sockets(self._point.control, self._point.interface)
-
-    def _session(self, path: Path) -> HostapdSession:
-        return HostapdSession(path)
-
-    def _read_config(self) -> bytes | None:
-        try:
-            return read_bounded(self._config, MAX_CONFIG_BYTES)
-        except (FileNotFoundError, SetupError):
-            return None
-
-    def _write_config(self, config: bytes) -> None:
-        write_atomic(self._config, config, mode=_CONFIG_MODE)
+    @property
+    def _is_due(self) -> bool:
+        return self._is_asked and not self._is_answered
 
 
-def _list(channels: tuple[int, ...]) -> str:
-    return f"only {channels[0]} to {channels[-1]}" if len(channels) > 1 else f"only {channels[0]}"
+class WifiWorker:
+    """`ports.Worker` that does what the part is asked for; a switch that is under way may be left behind.
 
+    Args:
+        part: The part.
+    """
 
-def _plain(error: Exception) -> str:
-    if isinstance(error, OSError):
-        return f"cannot write its settings ({error.strerror or error})"
-    return str(error)
+    name = "wifi"
+
+    def __init__(self, part: WifiPart) -> None:
+        self._part = part
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop`."""
+        while not stop.is_set():
+            self._part.step(_WAKE_S)
