@@ -52,6 +52,10 @@ class SimulatedSteering:
         """Be loaded anew: the maps are empty."""
         self.bypass_s, self.fail_closed, self.epoch, self.entries = 0.0, False, 0, {}
 
+    def state(self) -> tuple[object, ...]:
+        """Return everything it holds, to compare."""
+        return self.bypass_s, self.fail_closed, self.epoch, tuple(sorted(self.entries.items()))
+
     def set_bypass(self, left_s: float) -> None:
         self._need()
         self.bypass_s = left_s
