@@ -2,6 +2,9 @@
 
     FeedError
     ├── SourceError     the source directory is not as it must be: the author corrects it
+    ├── FetchError      a source could not be had this time: what was had before stays
+    ├── GuardError      a source was had, and is not believed: what was had before stays
+    ├── CheckError      the pack is well-formed and must not be published; `findings` says why
     ├── PackError       a pack is not one, or its content breaks a rule
     └── EngineError     the engine refused the rules, or could not be started
 
@@ -25,6 +28,26 @@ class FeedError(Exception):
 
 class SourceError(FeedError):
     """A file of the source directory is missing, too large, or breaks a rule."""
+
+
+class FetchError(FeedError):
+    """A source could not be had: unreachable, too slow, too large, cut short, moved elsewhere."""
+
+
+class GuardError(FeedError):
+    """A source was had, but it is not plausible: its size or its lines say that something went wrong upstream."""
+
+
+class CheckError(FeedError):
+    """A pack must not be published.
+
+    Attributes:
+        findings: What is wrong, one line each, bounded.
+    """
+
+    def __init__(self, message: str, *, findings: tuple[str, ...] = (), hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.findings = findings
 
 
 class PackError(FeedError):
