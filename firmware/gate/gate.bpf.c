@@ -78,8 +78,8 @@ int gate_ingress(struct __sk_buff *skb)
 	struct packet packet = {};
 
 	/* No one outside the box marks packets for us. */
-	if (skb->mark & OMAMORI_MARK_MASK)
-		skb->mark &= ~OMAMORI_MARK_MASK;
+	if (skb->mark & OMAMORI_MARK_OURS)
+		skb->mark &= ~OMAMORI_MARK_OURS;
 	if (!settings || !port || !(settings->flags & OMAMORI_CONFIG_ENABLED))
 		return TC_ACT_UNSPEC;
 

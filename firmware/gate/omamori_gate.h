@@ -18,7 +18,9 @@
 #define OMAMORI_MARK_BYPASS 0x1u    /* set by the engine's verdict: it has finished with this flow */
 #define OMAMORI_MARK_SKIP 0x2u	    /* set by the gate: let this packet pass the queue by */
 #define OMAMORI_MARK_INSPECTED 0x4u /* set by the engine's verdict: it has seen this packet and accepts it */
-#define OMAMORI_MARK_MASK (OMAMORI_MARK_BYPASS | OMAMORI_MARK_SKIP | OMAMORI_MARK_INSPECTED)
+#define OMAMORI_MARK_WAITING 0x8u   /* set by our rules before the queue; they change it to INSPECTED after it */
+#define OMAMORI_MARK_MASK (OMAMORI_MARK_BYPASS | OMAMORI_MARK_SKIP | OMAMORI_MARK_INSPECTED) /* it is decided */
+#define OMAMORI_MARK_OURS (OMAMORI_MARK_MASK | OMAMORI_MARK_WAITING)
 
 #define OMAMORI_MAP_CONFIG "config"
 #define OMAMORI_MAP_PORTS "ports"

@@ -74,6 +74,11 @@ class Mark(enum.IntFlag):
     BYPASS = 1
     SKIP = 2
     INSPECTED = 4
+    WAITING = 8  # our rules, before the queue: alone it means that no verdict came
+
+
+# With one of these a packet is not uninspected when it leaves.
+MARKS_DECIDED = Mark.BYPASS | Mark.SKIP | Mark.INSPECTED
 
 
 class ControlSlot(enum.IntEnum):

@@ -57,7 +57,7 @@ def test_packet_the_engine_drops_is_never_bypassed_however_often_it_is_sent(benc
     assert bench.flows() == 0
 
 
-@pytest.mark.parametrize("mark", [0, Mark.SKIP, Mark.INSPECTED, Mark.SKIP | Mark.INSPECTED, 0xFFFFFFF8])
+@pytest.mark.parametrize("mark", [0, Mark.SKIP, Mark.INSPECTED, Mark.WAITING, Mark.SKIP | Mark.INSPECTED, 0xFFFFFFF8])
 def test_nothing_but_the_engine_s_own_mark_teaches(bench: Bench, mark: int) -> None:
     bench.egress(PACKET, out=True, mark=mark)
     assert bench.flows() == 0
@@ -70,7 +70,7 @@ def test_mark_of_the_gate_itself_never_teaches_even_beside_the_engine_s(bench: B
 
 @pytest.mark.parametrize("out", [True, False], ids=["out", "in"])
 def test_marks_from_outside_are_cleared_and_no_other_bit_is(bench: Bench, out: bool) -> None:
-    assert bench.ingress(PACKET if out else ANSWER, out=out, mark=0xFFFFFFFF).mark == 0xFFFFFFF8
+    assert bench.ingress(PACKET if out else ANSWER, out=out, mark=0xFFFFFFFF).mark == 0xFFFFFFF0
     for mark in Mark:
         assert bench.ingress(PACKET if out else ANSWER, out=out, mark=mark).mark == 0
     assert bench.egress(PACKET, out=True, mark=0xFFFFFFFF).mark == 0xFFFFFFFF

@@ -7,7 +7,7 @@ import ipaddress
 import pytest
 
 from omamori_agent.gate import ExemptAddress, ExemptKind, ExemptMac
-from omamori_agent.gate.layout import ControlSlot, Counter, Mark, Uninspected
+from omamori_agent.gate.layout import MARKS_DECIDED, ControlSlot, Counter, Mark, Uninspected
 from omamori_lab.waiting import wait_for
 from sim.frames import (
     C4,
@@ -246,12 +246,12 @@ def test_packets_for_the_box_itself_are_never_in_the_ledger(bench: Bench) -> Non
 
 
 @readable
-@pytest.mark.parametrize("mark", [0, Mark.INSPECTED, Mark.BYPASS, Mark.INSPECTED | Mark.BYPASS])
+@pytest.mark.parametrize("mark", [0, Mark.WAITING, Mark.INSPECTED, Mark.BYPASS, Mark.INSPECTED | Mark.BYPASS])
 def test_forwarded_packet_without_any_mark_is_uninspected(bench: Bench, wrap: Wrap, mark: int) -> None:
     frame = wrap(tcp(), TCP, True)
     grown = Growth(bench.gate)
     assert bench.egress(frame, out=True, mark=mark).action == UNSPEC
-    assert grown.uninspected() == ({} if mark else {Uninspected.NO_VERDICT: (1, len(frame))})
+    assert grown.uninspected() == ({} if mark & MARKS_DECIDED else {Uninspected.NO_VERDICT: (1, len(frame))})
 
 
 @pytest.mark.parametrize("kind", [kind for kind in UNREADABLE if not kind.startswith("IPv")])
@@ -267,11 +267,11 @@ def test_fail_closed_refuses_what_nothing_has_inspected(bench: Bench, wrap: Wrap
     bench.gate.set_fail_closed(on=True)
     frame = wrap(tcp(), TCP, True)
     grown = Growth(bench.gate)
-    verdict = bench.egress(frame, out=True, mark=0xFFFFFFF8)
-    assert verdict.action == SHOT
-    assert grown.counters() == {Counter.REFUSED: 1}
+    for mark in (0, Mark.WAITING, 0xFFFFFFF8):
+        assert bench.egress(frame, out=True, mark=mark).action == SHOT
+    assert grown.counters() == {Counter.REFUSED: 3}
     assert grown.uninspected() == {}
-    for mark in Mark:
+    for mark in MARKS_DECIDED:
         assert bench.egress(frame, out=True, mark=mark).action == UNSPEC
     assert bench.egress(frame, out=True, mark=0, is_own=True).action == UNSPEC
     bench.gate.set_fail_closed(on=False)

@@ -54,7 +54,8 @@ STRUCTURES = {
 }
 NUMBERS = {
     "OMAMORI_GATE_ABI": layout.ABI,
-    "OMAMORI_MARK_MASK": sum(layout.Mark),
+    "OMAMORI_MARK_MASK": layout.MARKS_DECIDED,
+    "OMAMORI_MARK_OURS": sum(layout.Mark),
     **{f"OMAMORI_MARK_{mark.name}": mark for mark in layout.Mark},
     "OMAMORI_MAX_EXEMPT": layout.MAX_EXEMPT,
     "OMAMORI_MAX_EXEMPT_MAC": layout.MAX_EXEMPT_MAC,
