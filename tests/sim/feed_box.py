@@ -14,6 +14,7 @@ from omamori_agent.clock import SystemClock
 from omamori_agent.engine import BlockLists, EngineControl, EngineWatch
 from omamori_agent.feed.activate import Activator
 from omamori_agent.feed.engine_test import EngineTest
+from omamori_agent.feed.exclusion import RuleExclusion
 from omamori_agent.feed.fetcher import HTTPSFetcher
 from omamori_agent.feed.limits import FeedLimits
 from omamori_agent.feed.reporter import FeedReporter
@@ -100,6 +101,7 @@ class Box:
             clock=self.clock,
         )
         self.block_lists = BlockLists()
+        self.exclusion = RuleExclusion()
         self.store = FeedStore(self.paths, reserve_bytes=0)
         self.activator = Activator(
             store=self.store,
@@ -111,6 +113,7 @@ class Box:
             status=self.status,
             clock=self.clock,
             limits=self.limits,
+            exclusion=self.exclusion,
         )
         self.worker = FeedWorker(
             channel="demo",
