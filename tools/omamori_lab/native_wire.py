@@ -100,6 +100,7 @@ class NativeLane:
         ports = ["wan", *(f"lan{number}" for number in range(1, self._lan_ports + 1))]
         self._join(ports)
         self.box.sysctl(ipv6__conf__all__disable_ipv6=1)
+        self.box.call(_leave_to_the_bridge)
         self._address(self.office, OFFICE_IPV4, OFFICE_IPV6)
         self._address(self.internet, INTERNET_IPV4, INTERNET_IPV6)
 
@@ -127,6 +128,12 @@ class NativeLane:
     def _address(host: Namespace, ipv4: str, ipv6: str) -> None:
         commands = [f"addr add {ipv4}/24 dev eth0", f"addr add {ipv6}/64 dev eth0 nodad", "link set eth0 up"]
         host.configure(commands)
+
+
+def _leave_to_the_bridge() -> None:
+    """Switch br_netfilter off: where its module is loaded, a new namespace has it on, and its bridge is not bare."""
+    for setting in Path("/proc/sys/net/bridge").glob("bridge-nf-call-*"):
+        setting.write_text("0\n")
 
 
 def obtain_programs() -> tuple[Path, Path]:
