@@ -43,6 +43,8 @@ PC2 = Terminal("pc2", "192.168.10.12", "fd00:10::12", "02:0a:00:00:00:12")
 PC3 = Terminal("pc3", "192.168.10.13", "fd00:10::13", "02:0a:00:00:00:13")
 SERVER = Terminal("srv", "192.168.10.20", "fd00:10::20", "02:0a:00:00:00:20")
 TERMINALS = (PC1, PC2, PC3, SERVER)
+# On the box's Wi-Fi, so inside its virtual machine; none of the office's namespaces.
+STATION = Terminal("station", "192.168.10.31", "fd00:10::31", "02:0a:00:00:00:31")
 
 WEB = Host(
     "web",

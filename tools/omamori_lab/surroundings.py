@@ -15,6 +15,7 @@ from pathlib import Path
 
 from . import addresses, configs
 from .addresses import ATTACKER, BLOCK_LISTED, C2, MAIL, SERVER, SERVICES, TERMINALS
+from .desired_desk import DesiredDesk
 from .errors import SetupError
 from .feed_desk import FeedDesk
 from .journal import Journal
@@ -68,6 +69,7 @@ class Surroundings:
         self.topology = Topology(journal)
         self.resolver = self._run / "resolv.conf"
         self.feeds = FeedDesk(settings, self.topology.internet, self.resolver)
+        self.desired = DesiredDesk(settings, self.topology.internet, self.resolver, self._run / "tls-publisher")
         self.registry = self._run / "registry.db"
         self.big_file_sha256 = ""
         internet = self.topology.internet

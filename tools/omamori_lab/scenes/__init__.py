@@ -15,6 +15,7 @@ from .scene import Scene, Title, play
 from .sites import CategoryScene, DangerousSiteScene
 from .transparency import TransparentScene
 from .viruses import VirusScene
+from .wifi import WifiScene
 
 SCENES: tuple[Scene, ...] = (
     TransparentScene(),
@@ -26,6 +27,7 @@ SCENES: tuple[Scene, ...] = (
     CategoryScene(),
     FeedUpdateScene(),
     FeedRefusedScene(),
+    WifiScene(),
     FailuresScene(),
     PowerCutScene(),
 )
