@@ -139,7 +139,7 @@ struct omamori_block_key {
 };
 
 struct omamori_block {
-	__u32 flags; /* none yet, 0 */
+	__u32 generation; /* of user space: the writing of the whole list that it belongs to */
 	__u32 list_id;
 };
 

@@ -6,6 +6,7 @@ and never changes the gate's configuration.
 """
 
 from omamori_agent.gate.errors import (
+    BadPrefixError,
     BlockListFullError,
     ExemptionsFullError,
     GateUnavailableError,
@@ -28,6 +29,7 @@ from omamori_agent.gate.values import (
 from omamori_agent.gate.wire import unset_bridge_settings
 
 __all__ = [
+    "BadPrefixError",
     "BlockListFullError",
     "BlockedFlow",
     "BypassedFlow",

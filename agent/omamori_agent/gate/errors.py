@@ -4,6 +4,7 @@ TransientError
 └── GateUnavailableError    the maps are not there or the kernel refused; traffic passes all the same
 RejectedError
 ├── BlockListFullError      more prefixes than the map holds; nothing was changed
+├── BadPrefixError          a line of a list is no address or prefix
 ├── ExemptionsFullError     more exemptions than the maps hold; nothing was changed
 └── PrefixTooWideError      a prefix would change the whole box; nothing was changed
 """
@@ -35,6 +36,18 @@ class BlockListFullError(RejectedError):
     def __init__(self, capacity: int) -> None:
         super().__init__(f"the block list has more than {capacity} prefixes")
         self.capacity = capacity
+
+
+class BadPrefixError(RejectedError):
+    """A line of a list is neither an address nor a prefix.
+
+    Attributes:
+        line: The line, or its beginning.
+    """
+
+    def __init__(self, line: bytes) -> None:
+        self.line = line[:64]
+        super().__init__(f"not an address or a prefix: {self.line!r}")
 
 
 class ExemptionsFullError(RejectedError):

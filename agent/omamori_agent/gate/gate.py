@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from omamori_agent.gate import layout
+from omamori_agent.gate import block_list, layout
 from omamori_agent.gate.bpf import BpfMap
 from omamori_agent.gate.errors import BlockListFullError, GateUnavailableError
 from omamori_agent.gate.layout import ControlSlot, Counter, MapName, Uninspected
@@ -250,6 +250,45 @@ class Gate:
                 if len(wanted) > layout.MAX_BLOCK:
                     raise BlockListFullError(layout.MAX_BLOCK)
         return self._sync(MapName.BLOCK, wanted)
+
+    def change_block(self, changes: Iterable[tuple[bytes, int | None]]) -> tuple[int, int]:
+        """Add entries to the block list and remove entries from it, in the order given.
+
+        Args:
+            changes: Lines of a list (``b"203.0.113.7"``, ``b"2001:db8::/32"``) with the number of their list, or with
+                None when they are to go; one that is not there may go too. They are read in small batches.
+
+        Returns:
+            How many entries were written and how many removals asked for.
+
+        Raises:
+            BadPrefixError: A line is no address or prefix.
+            PrefixTooWideError: One is too wide.
+            BlockListFullError: They do not fit.
+            GateUnavailableError: The map cannot be used.
+            In each case the batches before are in force.
+        """
+        with _told(MapName.BLOCK):
+            return block_list.change(self._maps[MapName.BLOCK], changes)
+
+    def replace_block(self, entries: Callable[[], Iterable[tuple[bytes, int]]]) -> tuple[int, int]:
+        """Make the block list consist of exactly these entries, without holding them in memory.
+
+        Args:
+            entries: Called twice, returns the same lines with the numbers of their lists both times. Of a line that
+                comes twice the later counts.
+
+        Returns:
+            How many entries were written and how many removed.
+
+        Raises:
+            BadPrefixError: A line is no address or prefix; nothing was changed.
+            PrefixTooWideError: One is too wide; nothing was changed.
+            BlockListFullError: They are too many; nothing was changed.
+            GateUnavailableError: The map cannot be used; the list may be changed in part.
+        """
+        with _told(MapName.BLOCK):
+            return block_list.replace(self._maps[MapName.BLOCK], entries)
 
     def sync_exemptions(
         self, addresses: Iterable[ExemptAddress] = (), macs: Iterable[ExemptMac] = ()

@@ -23,7 +23,7 @@ STRUCTURES = {
     ),
     "omamori_port": (layout.PORT, ["role", "index"]),
     "omamori_block_key": (layout.BLOCK_KEY, ["prefixlen", "addr"]),
-    "omamori_block": (layout.BLOCK, ["flags", "list_id"]),
+    "omamori_block": (layout.BLOCK, ["generation", "list_id"]),
     "omamori_blocked_key": (layout.BLOCKED_KEY, ["src", "dst", "dport", "proto", "direction"]),
     "omamori_blocked": (
         layout.BLOCKED,
