@@ -86,9 +86,9 @@ def _read(at: _Bytes, reading: Reading) -> None:
     if outer is None:
         return
     protocol, ends, is_fragment = outer
-    tunnel: object = None
+    around: tuple[object, object] = (None, None)
     if protocol in _IP_IN_IP:
-        tunnel = frozenset(ends)
+        around = ends
         inner = _read_ip(at, _IP_IN_IP[protocol], reading)
         if inner is None or inner[0] in _IP_IN_IP:
             return
@@ -99,9 +99,9 @@ def _read(at: _Bytes, reading: Reading) -> None:
     transport = at.take(20 if protocol == 6 else 8)
     ports = struct.unpack("!HH", transport[:4])
     reading.is_turn = bool(transport[13] & 6) if protocol == 6 else _is_quic_initial(at.data[at.at : at.at + 5])
-    # A flow between one address and itself has its ports in order, any other has them beside their addresses.
-    sides = frozenset(zip(ends, ports, strict=True))
-    reading.flow = (sides, ports[0] == ports[1], protocol, tuple(tags), session, tunnel)
+    # Each side with its port and, in a tunnel, its end of it; which side is the sender does not matter.
+    sides = frozenset(zip(ends, ports, around, strict=True))
+    reading.flow = (sides, protocol, tuple(tags), session)
 
 
 def _read_ip(at: _Bytes, version: int, reading: Reading) -> tuple[int, tuple[Address, Address], bool] | None:
