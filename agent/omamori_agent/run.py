@@ -6,6 +6,7 @@ the limit is over or the agent stops. Nothing secret may be given as an argument
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import selectors
@@ -14,6 +15,7 @@ import subprocess  # noqa: TID251 - this is the module that may
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from .errors import AgentError
 
@@ -50,6 +52,7 @@ def run(
     timeout_s: float,
     stop: threading.Event | None = None,
     max_output_bytes: int = 65536,
+    is_first_to_go: bool = False,
 ) -> CommandResult:
     """Run a command to its end.
 
@@ -58,6 +61,7 @@ def run(
         timeout_s: Seconds after which the command and its children are killed.
         stop: When set meanwhile, the command is killed within a fraction of a second.
         max_output_bytes: How much of the end of its output is kept.
+        is_first_to_go: When memory ends, the kernel shall kill this command before anything else.
 
     Returns:
         Exit code (negative: killed by that signal) and the tail of the output.
@@ -76,6 +80,9 @@ def run(
         )
     except OSError as err:
         raise CommandError(args[0], err.strerror or str(err)) from err
+    if is_first_to_go:
+        with contextlib.suppress(OSError):  # it has ended already
+            Path(f"/proc/{process.pid}/oom_score_adj").write_text("1000")
     with process:
         try:
             tail = _collect(process, args[0], time.monotonic() + timeout_s, stop, max_output_bytes)

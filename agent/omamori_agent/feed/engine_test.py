@@ -1,13 +1,19 @@
-"""Lets the engine itself judge a feed before it gets it: ``suricata -T`` with a configuration that names it."""
+"""Lets the engine itself judge a feed before it gets it: ``suricata -T`` with a configuration that names it.
+
+A second engine beside the one that works must not need as much memory as that one: the lists, which the agent has
+checked line by line, are left empty for the test, and rules are tested some thousand at a time. If memory ends all the
+same, the test is what goes.
+"""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from omamori_agent.config import Paths
@@ -16,12 +22,15 @@ from omamori_agent.files import read_bounded
 from omamori_agent.run import CommandError, CommandInterruptedError, run
 from omamori_agent.text import clean_text
 
+from .engine_files import DATASETS_NAME, ENGINE_DIRECTORY
 from .errors import ActivationInterruptedError, FeedPostponedError, PackRefusedError
+from .exclusion import RULES_NAME
 
 logger = logging.getLogger(__name__)
 
 MAX_CONFIG_BYTES = 256 * 1024
 COMMAND = ("nice", "-n", "15", "suricata")
+MAX_RULES = 8000  # at once: about 100 MiB
 _ERROR_PREFIXES = ("E: ", "Error: ")
 _THREAD = "Suricata-Main"  # stands before the text when the output is no terminal
 
@@ -50,22 +59,27 @@ class EngineTest:
         """
         work = Path(tempfile.mkdtemp(prefix="engine-test-", dir=self._paths.feed / "download"))
         try:
-            result = self._run(directory, work, stop)
+            for number, rules in enumerate(_portions(directory / ENGINE_DIRECTORY / RULES_NAME)):
+                part = work / str(number)
+                _lay_out(directory / ENGINE_DIRECTORY, part / ENGINE_DIRECTORY, rules)
+                code, output = self._run(part, work, stop)
+                shutil.rmtree(part)
+                if code < 0:
+                    raise FeedPostponedError(f"the engine's test was killed by signal {-code}")
+                if code != 0:
+                    raise PackRefusedError(f"engine test failed: {_first_error(output) or f'exit code {code}'}")
         except CommandInterruptedError as err:
             raise ActivationInterruptedError("the agent stops during the engine's test") from err
         except (CommandError, OSError) as err:
             raise FeedPostponedError(f"the engine's test could not be made: {err}") from err
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        code, output = result
-        if code != 0:
-            raise PackRefusedError(f"engine test failed: {_first_error(output) or f'exit code {code}'}")
 
     def _run(self, directory: Path, work: Path, stop: threading.Event) -> tuple[int, str]:
         config = work / "suricata.yaml"
         config.write_text(self._config_for(directory, work), encoding="utf-8")
         args = [*self._command, "-T", "-c", os.fspath(config), "-l", os.fspath(work)]
-        result = run(args, timeout_s=self._timeout_s, stop=stop)
+        result = run(args, timeout_s=self._timeout_s, stop=stop, is_first_to_go=True)
         return result.exit_code, result.output
 
     def _config_for(self, directory: Path, work: Path) -> str:
@@ -78,6 +92,26 @@ class EngineTest:
         if current not in text:
             raise SetupError(f"{self._paths.engine_config} does not name {current}", hint="the image is broken")
         return text.replace(current, f"{directory}/").replace(f"{self._paths.eve.parent}/", f"{work}/")
+
+
+def _portions(rules: Path) -> Iterator[list[bytes]]:
+    """Yield the lines of a file of rules, not more than `MAX_RULES` at a time; at least once."""
+    with rules.open("rb") as file:
+        yield list(itertools.islice(file, MAX_RULES))
+        while lines := list(itertools.islice(file, MAX_RULES)):
+            yield lines
+
+
+def _lay_out(engine: Path, target: Path, rules: list[bytes]) -> None:
+    """Make what the engine loads for a test: some rules, the digests they may name, and the lists without entries."""
+    target.mkdir(parents=True)
+    (target / RULES_NAME).write_bytes(b"".join(rules))
+    shutil.copyfile(engine / DATASETS_NAME, target / DATASETS_NAME)
+    for path in engine.iterdir():
+        if path.suffix == ".lst":
+            (target / path.name).touch()
+        elif path.suffix == ".sha256":
+            os.link(path, target / path.name)
 
 
 def _first_error(output: str) -> str:

@@ -1,6 +1,7 @@
 """Downloads for TUF over HTTPS, with a bound on everything a server can do to us.
 
-* Only https, only the service CA, no redirects, no proxies, no compression.
+* Only https, only the service CA, no redirects, no proxies, no compression. (Conformance tests talk plain http to
+  this machine.)
 * Every download has a deadline that no server can stretch, however slowly it drips: headers and body alike.
 * One kept connection: a refresh is a handful of small requests.
 
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 _CHUNK = 64 * 1024
 _IN_MEMORY_BYTES = 512 * 1024
 _MAX_ERROR_BODY = 4096
+_LOOPBACK_URLS = ("http://127.0.0.1:", "http://localhost:")
 
 
 class _Deadline:
@@ -51,7 +53,7 @@ class _Deadline:
         return min(left, self._read_timeout_s)
 
 
-def _context(ca_file: Path, deadline: _Deadline) -> ssl.SSLContext:
+def _context(ca_file: Path | None, deadline: _Deadline) -> ssl.SSLContext:
     class DeadlineSocket(ssl.SSLSocket):
         """Socket whose every read ends at the deadline: time-outs of the library count from the last byte."""
 
@@ -62,7 +64,8 @@ def _context(ca_file: Path, deadline: _Deadline) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.sslsocket_class = DeadlineSocket
-    context.load_verify_locations(ca_file)
+    if ca_file is not None:
+        context.load_verify_locations(ca_file)
     return context
 
 
@@ -70,13 +73,17 @@ class HTTPSFetcher(FetcherInterface):
     """What the TUF client downloads with; one thread uses it.
 
     Args:
-        ca_file: The only CA that may have signed the server's certificate.
+        ca_file: The only CA that may have signed the server's certificate; None for none at all.
         download_dir: Where larger downloads are written; exists when one begins.
         limits: Times and speeds.
+        is_loopback_http_allowed: Whether this machine itself may be asked without TLS.
     """
 
-    def __init__(self, ca_file: Path, download_dir: Path, limits: FeedLimits) -> None:
+    def __init__(
+        self, ca_file: Path | None, download_dir: Path, limits: FeedLimits, *, is_loopback_http_allowed: bool = False
+    ) -> None:
         self._ca_file = ca_file
+        self._is_loopback_http_allowed = is_loopback_http_allowed
         self._download_dir = download_dir
         self._limits = limits
         self._deadline = _Deadline(limits.read_timeout_s)
@@ -97,6 +104,7 @@ class HTTPSFetcher(FetcherInterface):
             try:
                 received = 0
                 for chunk in self.fetch(url):
+                    self._deadline.read_timeout_s()  # raises when no time is left
                     received += len(chunk)
                     if received > max_length:
                         raise exceptions.DownloadLengthMismatchError(f"more than {max_length} bytes")
@@ -117,7 +125,7 @@ class HTTPSFetcher(FetcherInterface):
             yield file
 
     def _fetch(self, url: str) -> Iterator[bytes]:
-        if not url.startswith("https://"):
+        if not url.startswith("https://") and not (self._is_loopback_http_allowed and url.startswith(_LOOPBACK_URLS)):
             raise exceptions.DownloadError("only https is allowed")
         try:
             response = self._manager().request("GET", url, preload_content=False, decode_content=False)

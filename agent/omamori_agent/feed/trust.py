@@ -41,6 +41,44 @@ MAX_DELEGATIONS = 8
 _ROLES = ("root", "timestamp", "snapshot", "targets", "feed")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrustLimits:
+    """How much of everything the client looks at; the defaults are those of the product."""
+
+    root_bytes: int = MAX_ROOT_BYTES
+    timestamp_bytes: int = MAX_TIMESTAMP_BYTES
+    snapshot_bytes: int = MAX_SNAPSHOT_BYTES
+    targets_bytes: int = MAX_TARGETS_BYTES
+    root_rotations: int = MAX_ROOT_ROTATIONS
+    delegations: int = MAX_DELEGATIONS
+
+
+def make_updater(
+    metadata_dir: Path, metadata_url: str, root: bytes, fetcher: FetcherInterface, limits: TrustLimits
+) -> Updater:
+    """Return python-tuf's client, bounded, with `root` as its anchor.
+
+    Raises:
+        tuf.api.exceptions.RepositoryError: `root` is no root.
+        OSError: The directory cannot be used.
+    """
+    config = UpdaterConfig(
+        max_root_rotations=limits.root_rotations,
+        max_delegations=limits.delegations,
+        root_max_length=limits.root_bytes,
+        timestamp_max_length=limits.timestamp_bytes,
+        snapshot_max_length=limits.snapshot_bytes,
+        targets_max_length=limits.targets_bytes,
+    )
+    return Updater(
+        metadata_dir=str(metadata_dir),
+        metadata_base_url=metadata_url,
+        fetcher=fetcher,
+        config=config,
+        bootstrap=root,
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class FeedTarget:
     """The pack that the repository names for our channel, as signed: offer, size in bytes, SHA-256."""
@@ -163,22 +201,8 @@ class FeedRepository:
             root = read_bounded(self._root_file, MAX_ROOT_BYTES)
         except OSError as err:
             raise RepositoryUnavailableError(f"{err.filename}: {err.strerror}") from err
-        config = UpdaterConfig(
-            max_root_rotations=MAX_ROOT_ROTATIONS,
-            max_delegations=MAX_DELEGATIONS,
-            root_max_length=MAX_ROOT_BYTES,
-            timestamp_max_length=MAX_TIMESTAMP_BYTES,
-            snapshot_max_length=MAX_SNAPSHOT_BYTES,
-            targets_max_length=MAX_TARGETS_BYTES,
-        )
         try:
-            updater = Updater(
-                metadata_dir=str(self._metadata_dir),
-                metadata_base_url=f"{self._base_url}/metadata",
-                fetcher=self._fetcher,
-                config=config,
-                bootstrap=root,
-            )
+            updater = make_updater(self._metadata_dir, f"{self._base_url}/metadata", root, self._fetcher, TrustLimits())
         except exceptions.RepositoryError as err:
             raise SetupError(f"{self._root_file}: {err}", hint="the image was built with a broken trust root") from err
         except OSError as err:

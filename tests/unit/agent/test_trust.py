@@ -407,6 +407,80 @@ def test_stolen_timestamp_key_is_useless_after_a_rotation(repo: RepositorySimula
         client.repository().refresh()
 
 
+def rotate(repo: RepositorySimulator, *roles: str) -> None:
+    """Replace the keys of top-level roles and publish everything anew with the new ones."""
+    for role in roles:
+        for old in repo.signers[role]:
+            repo.root.revoke_key(old.public_key.keyid, role)
+        repo.signers[role] = [signer()]
+        repo.root.add_key(repo.signers[role][0].public_key, role)
+    repo.root.version += 1
+    repo.write_root()
+    repo.resign()
+
+
+@pytest.mark.parametrize(
+    ("attacked", "rotated"),
+    [("timestamp", ("timestamp",)), ("snapshot", ("snapshot", "timestamp")), ("feed", ("snapshot", "timestamp"))],
+)
+def test_recovery_from_a_fast_forward(
+    repo: RepositorySimulator, client: Client, attacked: str, rotated: tuple[str, ...]
+) -> None:
+    """A thief of online keys raised versions to the end; new keys make the true, lower versions good again."""
+    client.take()
+    true = getattr(repo, attacked).version
+    getattr(repo, attacked).version = 2**31 - 10
+    if attacked == "feed":
+        repo.write(repo.feed, "feed")
+    repo.write_snapshot()
+    if attacked == "timestamp":
+        repo.write(repo.timestamp, "timestamp")
+    else:
+        repo.resign()
+    client.take()
+    getattr(repo, attacked).version = true
+    repo.publish(b"second pack", 2)
+    with pytest.raises(FeedRefusedError, match="rollback"):
+        client.repository().refresh()
+    rotate(repo, *rotated)
+    assert client.take() == 2
+
+
+def test_threshold_of_a_delegation_not_met(repo: RepositorySimulator, client: Client) -> None:
+    client.take()
+    second = signer()
+    assert repo.targets.delegations is not None
+    assert repo.targets.delegations.roles is not None
+    repo.targets.add_key(second.public_key, "feed")
+    repo.targets.delegations.roles["feed"].threshold = 2
+    repo.targets.version += 1
+    repo.write(repo.targets, "targets")
+    repo.publish(b"second pack", 2)
+    with pytest.raises(FeedRefusedError, match="tampered metadata"):
+        client.repository().refresh()
+    repo.signers["feed"].append(second)
+    repo.publish(b"third pack", 3)
+    assert client.take() == 3
+
+
+def test_stolen_feed_key_is_useless_after_a_rotation(repo: RepositorySimulator, client: Client) -> None:
+    client.take()
+    stolen = repo.signers["feed"]
+    repo.signers["feed"] = [signer()]
+    repo.targets.revoke_key(stolen[0].public_key.keyid, "feed")
+    repo.targets.add_key(repo.signers["feed"][0].public_key, "feed")
+    repo.targets.version += 1
+    repo.write(repo.targets, "targets")
+    repo.publish(b"second pack", 2)
+    assert client.take() == 2
+    repo.put_target(b"evil", {"serial": 3, "format": 1})
+    repo.feed.version += 1
+    repo.write(repo.feed, "feed", by=stolen)
+    repo.resign()
+    with pytest.raises(FeedRefusedError, match="tampered metadata"):
+        client.repository().refresh()
+
+
 def test_endless_root_rotations(repo: RepositorySimulator, client: Client) -> None:
     for _ in range(trust.MAX_ROOT_ROTATIONS + 10):
         repo.root.version += 1
