@@ -172,7 +172,7 @@ def _write_settings(root: Path, release: Release, kernel: Kernel) -> None:
         "radio": board.radio.expected,
     }
     _write(root / _HOME / "release.json", json.dumps(facts, sort_keys=True) + "\n")
-    _write(root / _HOME / "board.env", f"RADIO={board.radio.interface}\n")  # for units
+    _write(root / _HOME / "board.env", board_environment(board))
     settings = root / "usr/lib/systemd/system.conf.d/omamori.conf"
     _write(
         settings,
@@ -191,6 +191,17 @@ def _write_settings(root: Path, release: Release, kernel: Kernel) -> None:
     resolv = root / "etc/resolv.conf"
     resolv.unlink(missing_ok=True)
     resolv.symlink_to("../run/systemd/resolve/stub-resolv.conf")
+
+
+def board_environment(board: Board) -> str:
+    """Return what units need to know of the board, as an environment file."""
+    button = board.button
+    return (
+        f"RADIO={board.radio.interface}\n"
+        f'BUTTON="{button.expected or ""}"\n'
+        f"BUTTON_HOLD_MS={button.hold_ms}\n"
+        f'BUTTON_MODULES="{" ".join(button.modules)}"\n'
+    )
 
 
 def _enable(root: Path, units: list[Path]) -> None:

@@ -22,6 +22,7 @@ MAX_BOARD_BYTES = 64 * 1024
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 _MODEL = re.compile(r"[A-Z0-9][A-Z0-9-]{0,31}")
 _MODULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
 _CONSOLE = re.compile(r"tty[A-Z]{1,4}[0-9]{1,3}(,[0-9]{4,7})?")
 _INTERFACE = re.compile(r"[a-z][a-z0-9]{0,14}")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,63}")
@@ -72,6 +73,28 @@ class Radio:
     def expected(self) -> str | None:
         """Interface that a radio of this board has; None when there never is one."""
         return self.interface if self.presence == "detect" else None
+
+
+@dataclass(frozen=True)
+class Button:
+    """The button with which somebody on the spot lets everything pass, and back.
+
+    Attributes:
+        kind: ``acpi`` for the power button of a PC, ``none`` where there is no button.
+        device: Name of the input device, as the kernel calls it.
+        hold_ms: How long it has to be held; 0 where the hardware tells only that it was pressed.
+        modules: Kernel modules that make it an input device.
+    """
+
+    kind: str
+    device: str
+    hold_ms: int
+    modules: tuple[str, ...]
+
+    @property
+    def expected(self) -> str | None:
+        """Name of its input device; None where there is no button."""
+        return self.device if self.kind != "none" else None
 
 
 @dataclass(frozen=True)
@@ -126,6 +149,7 @@ class Board:
     platform: Platform
     ports: Ports
     radio: Radio
+    button: Button
     watchdog: WatchdogTimer
     limits: Limits
     disk: Disk
@@ -176,6 +200,7 @@ def parse_board(raw: bytes, *, where: str = "board.toml") -> Board:
         "platform": Platform,
         "ports": Ports,
         "radio": Radio,
+        "button": Button,
         "watchdog": WatchdogTimer,
         "limits": Limits,
         "disk": Disk,
@@ -239,6 +264,7 @@ def _validate(board: Board, where: str) -> None:
         raise BoardError(f"{where}: radio.presence", "must be never or detect")
     if len(board.ports.roles) != 2 or not 2 <= board.ports.minimum <= board.ports.maximum <= 32:
         raise BoardError(f"{where}: ports", "needs two roles and 2 <= minimum <= maximum <= 32")
+    _validate_button(board, f"{where}: button")
     for key in ("initrd", "initrd_load", "root"):
         names = getattr(board.modules, key)
         _match(_MODULE, names, f"{where}: modules.{key}")
@@ -258,6 +284,17 @@ def _validate(board: Board, where: str) -> None:
         raise BoardError(f"{where}: disk.verity_mib", "too small for the hash tree of root_mib")
     if board.disk.total_mib > board.limits.disk_minimum_mib:
         raise BoardError(f"{where}: disk", f"needs {board.disk.total_mib} MiB, more than limits.disk_minimum_mib")
+
+
+def _validate_button(board: Board, where: str) -> None:
+    button = board.button
+    if button.kind not in {"acpi", "none"} or not 0 <= button.hold_ms <= 60_000:
+        raise BoardError(where, "must be of kind acpi or none, and held for at most a minute")
+    if button.expected is not None:
+        _match(_DEVICE, [button.device], f"{where}.device")
+    absent = set(button.modules) - set(board.modules.root)
+    if absent:
+        raise BoardError(f"{where}.modules", f"{min(absent)!r} is not in modules.root")
 
 
 def _match(pattern: re.Pattern[str], values: Sequence[str], where: str) -> None:

@@ -126,8 +126,9 @@ StartLimitIntervalSec=0
 [Service]
 Type=notify
 NotifyAccess=main
-Environment=BUTTON= BUTTON_HOLD_MS=0
+Environment=BUTTON= BUTTON_HOLD_MS=0 BUTTON_MODULES=
 EnvironmentFile=-{_HOME}/board.env
+ExecStartPre=+-/usr/sbin/modprobe --all $BUTTON_MODULES
 ExecStart={_HOME}/gate/omamori-watch {" ".join(options)}
 Restart=always
 RestartSec=0.1

@@ -19,6 +19,8 @@ from omamori_firmware.dataplane.engine import (
 )
 from omamori_firmware.dataplane.native import queue_rules
 from omamori_firmware.recipe import source_tree
+from omamori_firmware.rootfs import board_environment
+from omamori_hw.board import load_board
 from omamori_protocol.feed_manifest import FeedManifest
 
 TREE = source_tree()
@@ -37,13 +39,32 @@ def test_agent_reads_back_exactly_the_planned_settings() -> None:
     assert re.findall(r'"(bridge-nf-[a-z0-9-]+)"', loader) == list(PLAN.settings)
 
 
-@pytest.mark.parametrize("unit", [TREE.wire / "omamori-wire.service", TREE.engine / "omamori-engine.service"])
-def test_unit_starts_programs_directly(unit: Path) -> None:
-    lines = re.findall(r"^Exec\w+=(.*)$", unit.read_text(), re.MULTILINE)
+@pytest.mark.parametrize("unit", ["wire/omamori-wire", "wire/omamori-watch", "engine/omamori-engine"])
+def test_unit_starts_programs_directly(unit: str) -> None:
+    text = (TREE.top / "firmware" / f"{unit}.service").read_text()
+    lines = re.findall(r"^Exec\w+=(.*)$", text, re.MULTILINE)
     assert lines
     for line in lines:
-        assert re.match(r"-?/usr/", line)
-        assert not re.search(r"\b(sh|bash|env)\b|[|;&`$]", line)
+        assert re.match(r"[+-]*/usr/", line)
+        assert not re.search(r"\b(sh|bash)\b|/env\b|[|;&`]|\$\(", line)
+
+
+def test_watch_and_engine_agree_about_the_queues() -> None:
+    watch = box.render(PLAN)["omamori-watch.service"]
+    assert f"--queues {PLAN.first_queue}-{PLAN.last_queue} --queue-length {PLAN.queue_length}" in watch
+    (pending,) = re.findall(r"^max-pending-packets: (\d+)$", ENGINE, re.MULTILINE)
+    assert PLAN.queue_length == 4 * int(pending)
+    assert (TREE.engine / PLAN.engine_unit).is_file()
+
+
+def test_board_tells_the_watch_its_button() -> None:
+    board = load_board(TREE.boards / "x86_64-uefi")
+    lines = dict(line.split("=", 1) for line in board_environment(board).splitlines())
+    watch = box.render(PLAN)["omamori-watch.service"]
+    for name in set(re.findall(r"\$\{?(BUTTON[A-Z_]*)", watch)):
+        assert name in lines
+    assert lines["BUTTON"] == '"Power Button"'
+    assert set(board.button.modules) <= set(board.modules.root)
 
 
 def test_failed_step_of_the_wire_never_keeps_the_next_from_being_tried() -> None:
