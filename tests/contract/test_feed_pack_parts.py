@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 
-from omamori_agent.feed.activate import blocked_lists
-from omamori_agent.feed.lists import changes, read_networks
+from omamori_agent.feed.block_entries import entries
+from omamori_agent.feed.lists import changes
 from omamori_agent.feed.plan import make_plan
 from omamori_agent.feed.store import FeedStore
 from omamori_protocol.feed_manifest import ListKind
@@ -33,12 +33,7 @@ def test_demonstration_feed_in_the_agents_store(tmp_path: Path) -> None:
             assert all(is_added for is_added, _line in changes(None, path))
         elif item.kind is ListKind.SHA256:
             assert (engine / f"{item.name}.sha256").read_text()
-    networks = [
-        network
-        for item in blocked_lists(feed.manifest).values()
-        for network in read_networks(feed.directory / item.path, name=item.name)
-    ]
-    assert {str(network) for network in networks} >= {"203.0.113.99/32", "2001:db8:bad::99/128"}
+    assert {line for line, _number in entries(feed)} >= {b"203.0.113.99", b"2001:db8:bad::99"}
     rules = [line for line in (engine / "all.rules").read_text().splitlines() if line and not line.startswith("#")]
     assert len(rules) == feed.rule_count > 0
     declared = (engine / "datasets.yaml").read_text()

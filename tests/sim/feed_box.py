@@ -192,7 +192,13 @@ class Killed(BaseException):
 
 def kill(box: Box, name: str, call: int, *, is_after: bool = False) -> Callable[[], None]:
     """Let the agent die at the given call of a method; returns what brings the method back."""
-    owners = {"sync_block_lists": box.gate, "remember": box.store, "switch": box.store, "prune": box.store}
+    owners = {
+        "change_block": box.gate,
+        "replace_block": box.gate,
+        "remember": box.store,
+        "switch": box.store,
+        "prune": box.store,
+    }
     target = owners.get(name, box.control)
     original: Callable[..., object] = getattr(target, name)
     calls = itertools.count(1)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 from omamori_agent.errors import RejectedError, TransientError
-from omamori_agent.gate import BlockedFlow, Network, Terminal
+from omamori_agent.gate import BlockedFlow, Terminal
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -19,6 +19,7 @@ class SimulatedGate:
         self.flows: list[BlockedFlow] = []
         self.lists: dict[int, set[str]] = {}
         self.syncs = 0
+        self.replacements = 0
         self.is_there = True
         self.capacity = 1000
 
@@ -36,14 +37,35 @@ class SimulatedGate:
         flows, self.flows = self.flows, []
         return flows
 
-    def sync_block_lists(self, lists: Mapping[int, Iterable[Network]]) -> tuple[int, int]:
+    def change_block(self, changes: Iterable[tuple[bytes, int | None]]) -> tuple[int, int]:
+        """Like the real one: a list it cannot take is in force up to there."""
         self._need()
-        wanted = {number: {str(prefix) for prefix in prefixes} for number, prefixes in lists.items()}
+        self.syncs += 1
+        written = removed = 0
+        for line, number in changes:
+            prefix = str(ipaddress.ip_network(line.decode()))
+            for entries in self.lists.values():
+                entries.discard(prefix)
+            if number is None:
+                removed += 1
+                continue
+            if len(self.blocked) >= self.capacity:
+                raise RejectedError("the block list has too many prefixes")
+            self.lists.setdefault(number, set()).add(prefix)
+            written += 1
+        return written, removed
+
+    def replace_block(self, entries: Callable[[], Iterable[tuple[bytes, int]]]) -> tuple[int, int]:
+        self._need()
+        wanted: dict[int, set[str]] = {}
+        for line, number in entries():
+            wanted.setdefault(number, set()).add(str(ipaddress.ip_network(line.decode())))
         if sum(map(len, wanted.values())) > self.capacity:
             raise RejectedError("the block list has too many prefixes")
         before, self.lists = self.blocked, wanted
         self.syncs += 1
-        return len(self.blocked - before), len(before - self.blocked)
+        self.replacements += 1
+        return len(self.blocked), len(before - self.blocked)
 
     def _need(self) -> None:
         if not self.is_there:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
 from omamori_agent.errors import TransientError
@@ -32,8 +32,11 @@ class GatePort(Protocol):
     def drain_blocked(self) -> list[BlockedFlow]:
         """Return what the block list stopped since the last call, and forget it."""
 
-    def sync_block_lists(self, lists: Mapping[int, Iterable[Network]]) -> tuple[int, int]:
-        """Make the block list consist of exactly these lists; return how many entries were added and removed."""
+    def change_block(self, changes: Iterable[tuple[bytes, int | None]]) -> tuple[int, int]:
+        """Add lines with the numbers of their lists to the block list, remove those with None; return how many."""
+
+    def replace_block(self, entries: Callable[[], Iterable[tuple[bytes, int]]]) -> tuple[int, int]:
+        """Make the block list consist of exactly these lines; return how many were written and removed."""
 
 
 class GateAccess:
@@ -58,9 +61,13 @@ class GateAccess:
         """Return what was blocked since the last call; raises `TransientError` without a gate."""
         return self._use(lambda gate: gate.drain_blocked())
 
-    def sync_block_lists(self, lists: Mapping[int, Iterable[Network]]) -> tuple[int, int]:
+    def change_block(self, changes: Iterable[tuple[bytes, int | None]]) -> tuple[int, int]:
+        """Change the block list; raises `TransientError` without a gate, `RejectedError` for what it cannot take."""
+        return self._use(lambda gate: gate.change_block(changes))
+
+    def replace_block(self, entries: Callable[[], Iterable[tuple[bytes, int]]]) -> tuple[int, int]:
         """Set the block list; raises `TransientError` without a gate, `RejectedError` for a list it cannot take."""
-        return self._use(lambda gate: gate.sync_block_lists(lists))
+        return self._use(lambda gate: gate.replace_block(entries))
 
     def _use(self, action: Callable[[GatePort], _T]) -> _T:
         with self._lock:

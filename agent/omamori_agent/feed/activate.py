@@ -32,14 +32,14 @@ from omamori_agent.engine import (
 from omamori_agent.errors import AgentError, RejectedError, TransientError
 from omamori_agent.ports import Clock
 from omamori_agent.status import StatusBoard
-from omamori_protocol.feed_manifest import FeedManifest, ListKind, PackList
-from omamori_protocol.vocabulary import Action, EngineState
+from omamori_protocol.vocabulary import EngineState
 
+from .block_entries import blocked_lists, entries, entry_changes
 from .engine_test import EngineTest
 from .errors import ActivationInterruptedError, ActivationRolledBackError, FeedPostponedError, PackRefusedError
 from .exclusion import RuleExclusion
 from .limits import FeedLimits
-from .lists import changes, read_networks
+from .lists import changes
 from .plan import ActivationPlan, make_plan
 from .record import Transition
 from .store import FeedStore
@@ -133,7 +133,7 @@ class Activator:
         if plan.needs_test or not was_inspecting:
             self._test.check(new.directory, stop)
         if plan.changes_blocks or self._gate_serial != old.serial:
-            self._sync_gate_strictly(new)
+            self._sync_gate_strictly(new, old)
         else:
             self._block_lists.set(blocked_lists(new.manifest))
             self._gate_serial = new.serial
@@ -355,12 +355,14 @@ class Activator:
             logger.warning("block list of feed %d not taken: %s", feed.serial, err)
             self._gate_serial = feed.serial  # asking again gives the same answer
 
-    def _sync_gate_strictly(self, feed: StoredFeed) -> None:
-        lists = blocked_lists(feed.manifest)
+    def _sync_gate_strictly(self, feed: StoredFeed, old: StoredFeed | None = None) -> None:
+        """Bring the block list to the gate: only what differs from `old` if that is what the gate has."""
+        is_known = old is not None and self._gate_serial == old.serial
         try:
-            added, removed = self._gate.sync_block_lists(
-                {number: read_networks(feed.directory / item.path, name=item.name) for number, item in lists.items()}
-            )
+            if old is not None and is_known:
+                added, removed = self._gate.change_block(entry_changes(old, feed))
+            else:
+                added, removed = self._gate.replace_block(lambda: entries(feed))
         except TransientError as err:
             if not self._is_gate_missing:
                 logger.warning("block list waits: %s", err)
@@ -368,11 +370,13 @@ class Activator:
             self._gate_serial = None
             return
         except RejectedError as err:
+            if old is not None:
+                self._sync_gate(old)  # some of it may be in force
             raise PackRefusedError(f"block list: {err}") from err
         self._is_gate_missing = False
-        self._block_lists.set(lists)
+        self._block_lists.set(blocked_lists(feed.manifest))
         self._gate_serial = feed.serial
-        logger.info("block list of feed %d: %d entries added, %d removed", feed.serial, added, removed)
+        logger.info("block list of feed %d: %d entries written, %d removed", feed.serial, added, removed)
 
 
 def _plan(old: StoredFeed, new: StoredFeed) -> ActivationPlan:
@@ -381,12 +385,6 @@ def _plan(old: StoredFeed, new: StoredFeed) -> ActivationPlan:
     if old.left_out.rule_ids != new.left_out.rule_ids and not plan.restarts:
         return dataclasses.replace(plan, reloads=True)
     return plan
-
-
-def blocked_lists(manifest: FeedManifest) -> dict[int, PackList]:
-    """Return the address lists that the gate enforces, by the number it knows them under."""
-    lists = sorted((item for item in manifest.lists if item.kind is ListKind.IP), key=lambda item: item.name)
-    return {number: item for number, item in enumerate(lists, start=1) if item.action is Action.BLOCKED}
 
 
 def _wait(stop: threading.Event, seconds: float) -> None:

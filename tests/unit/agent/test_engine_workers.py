@@ -346,9 +346,9 @@ def test_gate_is_opened_when_needed_and_again_after_a_failure() -> None:
     assert len(opened) == 1
     opened[0].is_there = False
     with pytest.raises(TransientError):
-        access.sync_block_lists({})
+        access.replace_block(list)
     assert opened[0].closed
-    assert access.sync_block_lists({}) == (0, 0)
+    assert access.change_block([]) == (0, 0)
     assert len(opened) == 2
 
 

@@ -266,7 +266,7 @@ def test_rules_left_out_stay_out(box: Box) -> None:
 @pytest.mark.parametrize("is_after", [False, True])
 @pytest.mark.parametrize(
     ("name", "call"),
-    [("sync_block_lists", 1), ("remember", 1), ("switch", 1), ("change_dataset", 1), ("remember", 2), ("prune", 1)],
+    [("change_block", 1), ("remember", 1), ("switch", 1), ("change_dataset", 1), ("remember", 2), ("prune", 1)],
 )
 def test_agent_killed_during_an_increment(box: Box, name: str, call: int, is_after: bool) -> None:
     changed = source(2, address="203.0.113.7")

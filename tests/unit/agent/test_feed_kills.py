@@ -21,7 +21,7 @@ from sim.packs import PackSource
 @pytest.mark.parametrize(
     ("name", "call"),
     [
-        ("sync_block_lists", 1),
+        ("change_block", 1),
         ("remember", 1),
         ("switch", 1),
         ("change_dataset", 1),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omamori_agent.feed.errors import PackRefusedError
-from omamori_agent.feed.lists import changes, check_networks, read_networks, write_dataset, write_digests
+from omamori_agent.feed.lists import changes, check_networks, write_dataset, write_digests
 from omamori_protocol import feed_lines
 from omamori_protocol.feed_manifest import ListKind
 
@@ -100,15 +100,27 @@ def test_line_that_is_no_digest(tmp_path: Path, line: str) -> None:
 def test_networks(tmp_path: Path) -> None:
     source = write(tmp_path / "source", ["198.51.100.0/24", "2001:db8::/32", "2001:db8:bad::99", "203.0.113.99"])
     check_networks(source, name="x", count=4)
-    assert [str(network) for network in read_networks(source, name="x")] == [
-        "198.51.100.0/24",
-        "2001:db8::/32",
-        "2001:db8:bad::99/128",
-        "203.0.113.99/32",
-    ]
 
 
-@pytest.mark.parametrize("line", ["", "nobody", "203.0.113.256", "203.0.113.1/24", "1" * 100, "fe80::1%eth0/64x", "é"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "nobody",
+        "203.0.113.256",
+        "203.0.113.1/24",
+        "203.0.113.1/32",
+        "203.0.113.0/024",
+        "010.0.0.1",
+        "2001:DB8::1",
+        "2001:db8:0::1",
+        "::1/128",
+        "203.0.113.0/",
+        "1" * 100,
+        "fe80::1%eth0/64x",
+        "é",
+    ],
+)
 def test_line_that_is_no_address(tmp_path: Path, line: str) -> None:
     with pytest.raises(PackRefusedError, match=r"no address|not allowed|too short|too long"):
         check_networks(write(tmp_path / "source", [line]), name="x", count=1)

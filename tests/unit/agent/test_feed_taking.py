@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from omamori_agent.feed.activate import blocked_lists
+from omamori_agent.feed.block_entries import blocked_lists
 from omamori_protocol.vocabulary import Action, FeedState
 from sim.engine import BUILT_IN_RULES
 from sim.feed_box import Box
