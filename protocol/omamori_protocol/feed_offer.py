@@ -14,11 +14,13 @@ from typing import Any
 from .errors import MalformedError
 from .feed_chain import MAX_CHAIN
 from .feed_increment import MAX_INCREMENT_BYTES
+from .rings import PERMILLE
 from .topics import check_channel
 
 FORMAT = 1
 MAX_SERIAL = 2**31 - 1
 MAX_OFFERED = 64
+MAX_WITHDRAWN = 16
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -44,11 +46,16 @@ class FeedOffer:
         serial: Of the pack.
         manifest_sha256: Digest of its manifest in hexadecimal; None from publishers that know no increments.
         increments: What can be had besides.
+        permille: How much of the fleet it is for (see `rings`); everyone, unless it is a candidate.
+        withdrawn: Later serials that turned out bad. A box that has one of them goes back to this offer; no other
+            way leads to a lower serial.
     """
 
     serial: int
     manifest_sha256: str | None = None
     increments: tuple[OfferedIncrement, ...] = ()
+    permille: int = PERMILLE
+    withdrawn: tuple[int, ...] = ()
 
     def to_custom(self) -> dict[str, Any]:
         """Return the data as it stands in the target."""
@@ -57,6 +64,10 @@ class FeedOffer:
             custom["manifest"] = self.manifest_sha256
         if self.increments:
             custom["increments"] = [[item.start, item.goal, item.size] for item in self.increments]
+        if self.permille != PERMILLE:
+            custom["permille"] = self.permille
+        if self.withdrawn:
+            custom["withdrawn"] = list(self.withdrawn)
         return custom
 
 
@@ -75,7 +86,12 @@ def parse_offer(custom: Any) -> FeedOffer:
     items = custom.get("increments", [])
     if not isinstance(items, list) or len(items) > MAX_OFFERED:
         raise MalformedError("increments")
-    return FeedOffer(serial, digest, tuple(map(_increment, items)))
+    permille = _number(custom.get("permille", PERMILLE), 0, PERMILLE)
+    withdrawn = custom.get("withdrawn", [])
+    if not isinstance(withdrawn, list) or len(withdrawn) > MAX_WITHDRAWN:
+        raise MalformedError("withdrawn serials")
+    later = tuple(_number(item, serial + 1, MAX_SERIAL) for item in withdrawn)
+    return FeedOffer(serial, digest, tuple(map(_increment, items)), permille, later)
 
 
 def _number(value: Any, low: int, high: int) -> int:

@@ -73,3 +73,8 @@ def feed_announcement(channel: str) -> str:
 def feed_target(channel: str) -> str:
     """Return the TUF target path of a feed channel's pack."""
     return f"feed/{check_channel(channel)}/pack.tar.gz"
+
+
+def candidate_target(channel: str) -> str:
+    """Return the TUF target path of the pack that a channel tries on a part of its boxes."""
+    return f"feed/{check_channel(channel)}/candidate.tar.gz"

@@ -5,11 +5,12 @@ bakes; what the boxes report decides whether it goes on, waits or stops. The sam
 firmware (days). The cloud imports this package and nothing else of `ota`.
 """
 
+from omamori_protocol.rings import PERMILLE, is_reached, position
+
 from .bound import failure_bound
 from .decision import Decision, Move, decide
 from .policy import PolicyError, Ring, RolloutPolicy
 from .regression import Limits, Regression, Vitals, find_regressions
-from .ring import PERMILLE, is_reached, position
 from .tally import Outcome, Tally
 
 __all__ = [

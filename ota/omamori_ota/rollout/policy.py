@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from .ring import PERMILLE
+from omamori_protocol.rings import PERMILLE
 
 MAX_RINGS = 16
 _MAX_BAKE_S = 90 * 86400

@@ -12,6 +12,7 @@ from omamori_protocol.feed_increment import MAX_INCREMENT_BYTES
 from omamori_protocol.feed_offer import (
     MAX_OFFERED,
     MAX_SERIAL,
+    MAX_WITHDRAWN,
     FeedOffer,
     OfferedIncrement,
     choose_chain,
@@ -30,6 +31,12 @@ def test_offer_survives() -> None:
     for item in (FeedOffer(1), FeedOffer(MAX_SERIAL, DIGEST), offer((1, 2, 3), (2, 9, MAX_INCREMENT_BYTES))):
         assert parse_offer(item.to_custom()) == item
     assert FeedOffer(3).to_custom() == {"format": 1, "serial": 3}
+
+
+def test_offer_for_a_part_of_the_fleet_survives() -> None:
+    withdrawn = tuple(range(4, 4 + MAX_WITHDRAWN))
+    for item in (FeedOffer(3, DIGEST, permille=0), FeedOffer(3, withdrawn=withdrawn), FeedOffer(3, permille=999)):
+        assert parse_offer(item.to_custom()) == item
 
 
 @pytest.mark.parametrize(
@@ -51,6 +58,13 @@ def test_offer_survives() -> None:
         {"increments": [[1, 2, 0]]},
         {"increments": [[1, 2, MAX_INCREMENT_BYTES + 1]]},
         {"increments": ["1-2"]},
+        {"permille": -1},
+        {"permille": 1001},
+        {"permille": True},
+        {"withdrawn": 2},
+        {"withdrawn": [1]},  # it would withdraw itself
+        {"withdrawn": ["2"]},
+        {"withdrawn": list(range(2, 3 + MAX_WITHDRAWN))},
     ],
 )
 def test_offer_that_is_none(changes: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Which box belongs to which part of the fleet.
+"""Which box belongs to which part of the fleet: the same answer on the box, at the publisher and in the cloud.
 
 A box's position is the same for every release of a channel: the boxes that get everything first are always the same
 ones, so that an office is never surprised, and a ring's history says something about its boxes.
