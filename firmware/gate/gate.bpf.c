@@ -96,6 +96,7 @@ int gate_ingress(struct __sk_buff *skb)
 
 	int lease = lease_reason(now);
 	int is_exempt = is_exempt_device(&packet, direction);
+	struct travellers between = {};
 
 	if (reading != READ_NOTHING) {
 		is_exempt = is_exempt || is_exempt_between(&packet.outer, direction);
@@ -112,7 +113,7 @@ int gate_ingress(struct __sk_buff *skb)
 			    drop_listed(&packet, &packet.inner, direction, reading, now, size) >= 0)
 				return TC_ACT_SHOT;
 		}
-		note_terminals(&packet, direction, ifindex, now, size);
+		between = note_terminals(&packet, direction, ifindex, now, size);
 	}
 
 	if (reading == READ_PORTS && !packet.is_group_mac && settings->flags & OMAMORI_CONFIG_BYPASS_ENABLED &&
@@ -120,7 +121,7 @@ int gate_ingress(struct __sk_buff *skb)
 		__u32 other = find_port(settings, &packet, ifindex, now);
 
 		count(OMAMORI_COUNTER_BYPASSED, size);
-		note_bypassed(&packet, direction, size);
+		note_bypassed(between, size);
 		skb->mark |= OMAMORI_MARK_SKIP;
 		if (!other || (!skb->gso_size && skb->len > MAX_REDIRECTED_BYTES))
 			return TC_ACT_UNSPEC;

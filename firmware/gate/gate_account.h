@@ -122,33 +122,6 @@ static __always_inline int is_terminal_address(const __u8 *address)
 	return address[0] != 0xff;
 }
 
-/* Remember who uses an address behind a LAN port, and what it sends. */
-static __always_inline void note_sender(const struct packet *packet, const __u8 *address, __u32 ifindex, __u64 now,
-					struct size size)
-{
-	struct omamori_terminal_key key;
-
-	if (!is_terminal_address(address) || packet->src_mac[0] & MULTICAST_MAC)
-		return;
-	__builtin_memcpy(key.addr, address, 16);
-
-	struct omamori_terminal *known = bpf_map_lookup_elem(&terminals, &key);
-
-	if (known && is_same_mac(known->mac, packet->src_mac)) {
-		known->ifindex = ifindex;
-		known->last_ns = now;
-		__sync_fetch_and_add(&known->tx_packets, size.packets);
-		__sync_fetch_and_add(&known->tx_bytes, size.bytes);
-		return;
-	}
-
-	struct omamori_terminal terminal = {
-		.ifindex = ifindex, .first_ns = now, .last_ns = now, .tx_packets = size.packets, .tx_bytes = size.bytes};
-
-	__builtin_memcpy(terminal.mac, packet->src_mac, 6);
-	bpf_map_update_elem(&terminals, &key, &terminal, BPF_ANY);
-}
-
 static __always_inline struct omamori_terminal *find_terminal(const __u8 *address)
 {
 	struct omamori_terminal_key key;
@@ -157,7 +130,34 @@ static __always_inline struct omamori_terminal *find_terminal(const __u8 *addres
 	return bpf_map_lookup_elem(&terminals, &key);
 }
 
-static __always_inline void note_receiver(const __u8 *address, struct size size)
+/* Remember who uses an address behind a LAN port, and what it sends. */
+static __always_inline struct omamori_terminal *note_sender(const struct packet *packet, const __u8 *address,
+							    __u32 ifindex, __u64 now, struct size size)
+{
+	struct omamori_terminal *known = find_terminal(address);
+
+	if (known && is_same_mac(known->mac, packet->src_mac)) {
+		if (known->ifindex != ifindex)
+			known->ifindex = ifindex;
+		known->last_ns = now;
+		__sync_fetch_and_add(&known->tx_packets, size.packets);
+		__sync_fetch_and_add(&known->tx_bytes, size.bytes);
+		return known;
+	}
+	if (!is_terminal_address(address) || packet->src_mac[0] & MULTICAST_MAC)
+		return NULL;
+
+	struct omamori_terminal_key key;
+	struct omamori_terminal terminal = {
+		.ifindex = ifindex, .first_ns = now, .last_ns = now, .tx_packets = size.packets, .tx_bytes = size.bytes};
+
+	__builtin_memcpy(key.addr, address, 16);
+	__builtin_memcpy(terminal.mac, packet->src_mac, 6);
+	bpf_map_update_elem(&terminals, &key, &terminal, BPF_ANY);
+	return find_terminal(address);
+}
+
+static __always_inline struct omamori_terminal *note_receiver(const __u8 *address, struct size size)
 {
 	struct omamori_terminal *known = find_terminal(address);
 
@@ -165,36 +165,41 @@ static __always_inline void note_receiver(const __u8 *address, struct size size)
 		__sync_fetch_and_add(&known->rx_packets, size.packets);
 		__sync_fetch_and_add(&known->rx_bytes, size.bytes);
 	}
+	return known;
 }
 
-/* Add a packet to its terminals. In a tunnel these are the one inside and the router that packs. */
-static __always_inline void note_terminals(const struct packet *packet, __u8 direction, __u32 ifindex, __u64 now,
-					   struct size size)
+/* The terminals between which a packet travels; NULL for an end that is none. */
+struct travellers {
+	struct omamori_terminal *sender;
+	struct omamori_terminal *receiver;
+};
+
+/*
+ * Add a packet to its terminals and return them. In a tunnel both the ones inside and the router that packs are
+ * terminals; those inside are returned.
+ */
+static __always_inline struct travellers note_terminals(const struct packet *packet, __u8 direction, __u32 ifindex,
+							__u64 now, struct size size)
 {
-	if (direction == OMAMORI_DIRECTION_OUT) {
-		note_sender(packet, packet->outer.src, ifindex, now, size);
-		if (packet->is_tunnelled)
-			note_sender(packet, packet->inner.src, ifindex, now, size);
+	struct travellers found = {};
+
+	if (direction == OMAMORI_DIRECTION_OUT)
+		found.sender = note_sender(packet, packet->outer.src, ifindex, now, size);
+	found.receiver = note_receiver(packet->outer.dst, size);
+	if (packet->is_tunnelled) {
+		if (direction == OMAMORI_DIRECTION_OUT)
+			found.sender = note_sender(packet, packet->inner.src, ifindex, now, size);
+		found.receiver = note_receiver(packet->inner.dst, size);
 	}
-	note_receiver(packet->outer.dst, size);
-	if (packet->is_tunnelled)
-		note_receiver(packet->inner.dst, size);
+	return found;
 }
 
-/* Add a bypassed packet to its terminals; one behind the WAN port is never among them. */
-static __always_inline void note_bypassed(const struct packet *packet, __u8 direction, struct size size)
+static __always_inline void note_bypassed(struct travellers between, struct size size)
 {
-	const struct ends *ends = innermost(packet);
-	struct omamori_terminal *known;
-
-	if (direction == OMAMORI_DIRECTION_OUT) {
-		known = find_terminal(ends->src);
-		if (known)
-			__sync_fetch_and_add(&known->bypassed_tx_bytes, size.bytes);
-	}
-	known = find_terminal(ends->dst);
-	if (known)
-		__sync_fetch_and_add(&known->bypassed_rx_bytes, size.bytes);
+	if (between.sender)
+		__sync_fetch_and_add(&between.sender->bypassed_tx_bytes, size.bytes);
+	if (between.receiver)
+		__sync_fetch_and_add(&between.receiver->bypassed_rx_bytes, size.bytes);
 }
 
 #endif
