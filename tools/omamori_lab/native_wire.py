@@ -48,6 +48,7 @@ class NativeLane:
         self.office = Namespace(self._journal, "office")
         self.box = Namespace(self._journal, "box")
         self.internet = Namespace(self._journal, "internet")
+        self.extra: dict[str, Namespace] = {}
         self.wire: NativeWire | None = None
         self.engine: NativeEngine | None = None
 
@@ -68,6 +69,18 @@ class NativeLane:
             self.wire.remove()
             self.wire = None
         self._cleaning.close()
+
+    def add_namespace(self, role: str) -> Namespace:
+        """Make one more namespace, for example a host behind the internet's router; it ends with the lane.
+
+        Args:
+            role: Its name in `extra`.
+        """
+        made = Namespace(self._journal, role)
+        self._cleaning.callback(made.delete)
+        made.create()
+        self.extra[role] = made
+        return made
 
     def install_wire(self, programs: Path) -> NativeWire:
         """Put gate and queue on the bridge.
