@@ -85,10 +85,10 @@ def icmpv6(source: str, target: str, kind: int, code: int, rest: bytes) -> bytes
 
 def multicast_mac(address: str) -> bytes:
     """Return the group's MAC address (RFC 1112, RFC 2464)."""
-    packed = packed(address)
-    if len(packed) == 16:
-        return b"\x33\x33" + packed[-4:]
-    return b"\x01\x00\x5e" + bytes([packed[1] & 0x7F]) + packed[2:]
+    group = packed(address)
+    if len(group) == 16:
+        return b"\x33\x33" + group[-4:]
+    return b"\x01\x00\x5e" + bytes([group[1] & 0x7F]) + group[2:]
 
 
 def packed(address: str) -> bytes:
