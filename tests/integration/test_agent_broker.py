@@ -5,224 +5,25 @@ Events enter where the engine would write them, and are counted where the cloud 
 
 import contextlib
 import json
-import os
-import signal
 import ssl
 import subprocess  # noqa: TID251 - the agent is a process to kill here
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
-from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 
-from omamori_agent.config import Paths
-from omamori_protocol.messages import Event, FeedAnnouncement, Heartbeat, State
-from omamori_protocol.topics import Leaf, any_device, device_topic, feed_announcement
+from omamori_protocol.messages import FeedAnnouncement
+from omamori_protocol.topics import Leaf, device_topic, feed_announcement
 from omamori_protocol.vocabulary import EventKind, Presence
-from sim.box import CLAIM, DEVICE, make_box
-from sim.enrolment import SimulatedEnrolment, enrolment_server
+from sim.box import CLAIM, DEVICE
+from sim.enrolment import SimulatedEnrolment
 from sim.mosquitto import Mosquitto
-from sim.pki import Authority, Issued
+from sim.pki import Authority
 
-SESSION_S = 3600
-
-
-def eventually(condition: Callable[[], object], timeout_s: float = 30.0, what: Callable[[], str] = str) -> None:
-    """Wait for a state, not for a time."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"this never happened; {what()}"
-        time.sleep(0.02)
-
-
-class Cloud:
-    """The ingest side: a session that survives, everything received in order."""
-
-    def __init__(self, port: int, directory: Path, service_ca: Authority) -> None:
-        self.received: list[tuple[str, bytes, bool]] = []
-        self._client = make_client("ingest", directory, service_ca, service_ca.issue("ingest"))
-        self._client.on_connect = self._on_connect
-        self._client.on_message = self._on_message
-        self._client.reconnect_delay_set(1, 1)
-        properties = Properties(PacketTypes.CONNECT)
-        properties.SessionExpiryInterval = SESSION_S
-        self._client.connect("localhost", port, clean_start=False, properties=properties)
-        self._client.loop_start()
-
-    def _on_connect(self, client: Client, *_rest: object) -> None:
-        # Events as the cloud takes them: shared between workers. "No matching subscribers" must not count those out.
-        shared = f"$share/ingest/{any_device(Leaf.EVENT)}"
-        client.subscribe([(shared, 1), (any_device(Leaf.STATE), 1), (any_device(Leaf.HEARTBEAT), 1)])
-
-    def _on_message(self, _client: Client, _data: object, message: MQTTMessage) -> None:
-        self.received.append((message.topic, bytes(message.payload), message.retain))
-
-    def of(self, leaf: Leaf) -> list[bytes]:
-        topic = device_topic(DEVICE, leaf)
-        return [payload for name, payload, _retain in list(self.received) if name == topic]
-
-    @property
-    def states(self) -> list[State]:
-        return [State.decode(item) for item in self.of(Leaf.STATE)]
-
-    @property
-    def heartbeats(self) -> list[Heartbeat]:
-        return [Heartbeat.decode(item) for item in self.of(Leaf.HEARTBEAT)]
-
-    @property
-    def events(self) -> list[Event]:
-        """All events, repetitions included."""
-        return [Event.decode(item) for item in self.of(Leaf.EVENT)]
-
-    def stored_rules(self) -> list[int]:
-        """Rule ids as the cloud stores them: once for each (boot, seq)."""
-        unique = {(item.boot, item.seq): item for item in self.events if item.kind is EventKind.ALERT}
-        return sorted(item.rule_id or 0 for item in unique.values())
-
-    def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
-
-
-def make_client(name: str, directory: Path, service_ca: Authority, issued: Issued) -> Client:
-    key, certificate = directory / f"{name}.key", directory / f"{name}.crt"
-    issued.write(key, certificate)
-    (directory / "service-ca.pem").write_bytes(service_ca.pem)
-    context = ssl.create_default_context(cafile=str(directory / "service-ca.pem"))
-    context.load_cert_chain(certificate, key)
-    client = Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=MQTTProtocolVersion.MQTTv5)
-    client.tls_set_context(context)
-    return client
-
-
-class Site:
-    """A box's directory, the servers it talks to, and its agent."""
-
-    def __init__(
-        self, directory: Path, service_ca: Authority, device_ca: Authority, broker: Mosquitto, url: str
-    ) -> None:
-        self.service_ca = service_ca
-        self.device_ca = device_ca
-        self.broker = broker
-        self.root = directory / "box"
-        self.paths: Paths = make_box(self.root, enrolment_url=url, broker={"host": "localhost", "port": broker.port})
-        self.paths.service_ca.write_bytes(service_ca.pem)
-        (self.paths.run / "agent").mkdir()
-        self._log = directory / "agent.log"
-        self._agent: subprocess.Popen[bytes] | None = None
-        self._next_rule = 1
-
-    def start(self) -> None:
-        with self._log.open("ab") as log:
-            self._agent = subprocess.Popen(
-                [sys.executable, "-m", "omamori_agent.cli", "run", "--root", str(self.root), "--verbose"],
-                stdout=log,
-                stderr=log,
-                env={key: value for key, value in os.environ.items() if key not in {"NOTIFY_SOCKET", "JOURNAL_STREAM"}},
-            )
-
-    def kill(self) -> None:
-        """What a power cut does to the process."""
-        assert self._agent is not None
-        self._agent.kill()
-        self._agent.wait()
-
-    def stop(self) -> tuple[int, float]:
-        """Stop in an orderly way; returns exit code and seconds."""
-        assert self._agent is not None
-        began = time.monotonic()
-        self._agent.send_signal(signal.SIGTERM)
-        code = self._agent.wait(20)
-        return code, time.monotonic() - began
-
-    def close(self) -> None:
-        if self._agent is not None and self._agent.poll() is None:
-            self.kill()
-
-    @property
-    def pid(self) -> int:
-        assert self._agent is not None
-        return self._agent.pid
-
-    def log(self) -> str:
-        return self._log.read_text(errors="replace")[-6000:]
-
-    def console(self) -> list[str]:
-        return self.paths.console.read_text().splitlines()
-
-    def alert(self, count: int = 1) -> None:
-        """Write alerts of different rules as the engine would."""
-        lines = []
-        for _ in range(count):
-            lines.append(
-                json.dumps(
-                    {
-                        "timestamp": "2026-11-22T01:02:03.000000+0000",
-                        "flow_id": self._next_rule,
-                        "event_type": "alert",
-                        "src_ip": "192.168.10.11",
-                        "src_port": 50000,
-                        "dest_ip": "203.0.113.80",
-                        "dest_port": 80,
-                        "proto": "TCP",
-                        "alert": {
-                            "action": "blocked",
-                            "signature_id": self._next_rule,
-                            "signature": f"rule {self._next_rule}",
-                            "severity": 1,
-                        },
-                    }
-                )
-            )
-            self._next_rule += 1
-        with self.paths.eve.open("a") as eve:
-            eve.write("".join(line + "\n" for line in lines))
-
-    @property
-    def written_rules(self) -> list[int]:
-        return list(range(1, self._next_rule))
-
-
-@pytest.fixture
-def authorities() -> tuple[Authority, Authority]:
-    return Authority("Service CA"), Authority("Device CA")
-
-
-@pytest.fixture
-def broker(tmp_path: Path, authorities: tuple[Authority, Authority]) -> Iterator[Mosquitto]:
-    one = Mosquitto(tmp_path / "broker", *authorities)
-    one.start()
-    yield one
-    one.stop()
-
-
-@pytest.fixture
-def enrolment(tmp_path: Path, authorities: tuple[Authority, Authority]) -> Iterator[SimulatedEnrolment]:
-    simulated = SimulatedEnrolment(authorities[1], {DEVICE: CLAIM})
-    with enrolment_server(simulated, authorities[0], tmp_path):
-        yield simulated
-
-
-@pytest.fixture
-def site(
-    tmp_path: Path, authorities: tuple[Authority, Authority], broker: Mosquitto, enrolment: SimulatedEnrolment
-) -> Iterator[Site]:
-    one = Site(tmp_path, *authorities, broker, enrolment.url)
-    yield one
-    one.close()
-
-
-@pytest.fixture
-def cloud(tmp_path: Path, broker: Mosquitto, authorities: tuple[Authority, Authority]) -> Iterator[Cloud]:
-    one = Cloud(broker.port, tmp_path, authorities[0])
-    yield one
-    one.close()
+from .agent_site import Cloud, Site, eventually, make_client
 
 
 def test_from_factory_to_farewell(site: Site, cloud: Cloud, enrolment: SimulatedEnrolment) -> None:

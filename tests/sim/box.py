@@ -48,6 +48,7 @@ def make_box(root: Path, **provision: Any) -> Paths:
         paths.run / "engine",
         paths.run / "eve",
         paths.proc / "self",
+        paths.boot_id.parent,
         paths.console.parent,
     ):
         directory.mkdir(parents=True, exist_ok=True)
@@ -57,6 +58,7 @@ def make_box(root: Path, **provision: Any) -> Paths:
     paths.slot.write_text("A\n")
     paths.feed_current.symlink_to(paths.empty_feed)
     paths.console.touch()
+    paths.boot_id.write_text("5f0c4d9e-7b1a-4c55-9d0e-1f2a3b4c5d6e\n")
     (paths.proc / "uptime").write_text("86460.12 170000.00\n")
     (paths.proc / "meminfo").write_text("MemTotal:  1000000 kB\nMemAvailable:   612344 kB\n")
     (paths.proc / "self/status").write_text("Name:\tpython3\nVmRSS:\t   41200 kB\n")

@@ -1,90 +1,63 @@
-"""The gate's maps in memory, with the interface of the real ones, under a real `Gate`."""
+"""The gate's maps without its programs: made and pinned by a test, empty, with the configuration of a loaded gate."""
 
 from __future__ import annotations
 
+import ctypes
+import os
+import struct
+import subprocess  # noqa: TID251 - mounts the pins' file system
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
+from omamori_agent.gate import layout
+from omamori_agent.gate.bpf import BpfMap
+from omamori_agent.gate.layout import MapName
 
-from omamori_agent.gate import Gate, layout
-from omamori_agent.gate import gate as module
-from omamori_agent.gate.layout import ControlSlot, Counter, MapName, Uninspected
-
-OWN_MAC = b"\x02\x00\x00\x00\x00\xfe"
-# What the clocks of a simulated gate say: Unix time and time since boot.
-NOW, SINCE_BOOT = 1_000_000.0, 500.0
-
-
-class MemoryMap:
-    """One map."""
-
-    def __init__(self) -> None:
-        self.content: dict[bytes, bytes] = {}
-        self.writes = 0
-        self.read_only = False
-        self.failure: OSError | None = None
-
-    def lookup(self, key: bytes, *, size: int | None = None) -> bytes | None:
-        self._need()
-        return self.content.get(key)
-
-    def items(self) -> Iterator[tuple[bytes, bytes]]:
-        self._need()
-        yield from list(self.content.items())
-
-    def take(self) -> Iterator[tuple[bytes, bytes]]:
-        self._need()
-        taken, self.content = self.content, {}
-        yield from taken.items()
-
-    def update(self, key: bytes, value: bytes) -> None:
-        self.update_many([key], [value])
-
-    def update_many(self, keys: list[bytes], values: list[bytes]) -> None:
-        self._need()
-        assert not self.read_only
-        self.writes += len(keys)
-        self.content.update(zip(keys, values, strict=True))
-
-    def delete_many(self, keys: list[bytes]) -> None:
-        self._need()
-        assert not self.read_only
-        self.writes += len(keys)
-        for key in keys:
-            self.content.pop(key, None)
-
-    def close(self) -> None:
-        pass
-
-    def _need(self) -> None:
-        if self.failure is not None:
-            raise self.failure
+_CREATE, _PIN, _SYSCALL = 0, 6, 321
+_HASH, _ARRAY, _PERCPU_ARRAY, _LRU_HASH, _LPM_TRIE = 1, 2, 6, 9, 11
+_NO_PREALLOC = 1
+_MAPS = {
+    MapName.CONFIG: (_ARRAY, 4, layout.CONFIG.size, 1),
+    MapName.BLOCK: (_LPM_TRIE, layout.BLOCK_KEY.size, layout.BLOCK.size, layout.MAX_BLOCK),
+    MapName.BLOCKED: (_LRU_HASH, layout.BLOCKED_KEY.size, layout.BLOCKED.size, layout.MAX_BLOCKED),
+    MapName.TERMINALS: (_LRU_HASH, layout.TERMINAL_KEY.size, layout.TERMINAL.size, 64),
+    MapName.FLOWS: (_LRU_HASH, layout.FLOW_KEY.size, layout.FLOW.size, 64),
+    MapName.COUNTERS: (_PERCPU_ARRAY, 4, layout.COUNT.size, 32),
+    MapName.CONTROL: (_ARRAY, 4, layout.CONTROL.size, layout.CONTROL_SLOTS),
+    MapName.EXEMPT: (_LPM_TRIE, layout.EXEMPT_KEY.size, layout.EXEMPT.size, layout.MAX_EXEMPT),
+    MapName.EXEMPT_MAC: (_HASH, layout.EXEMPT_MAC_KEY.size, layout.EXEMPT_MAC.size, layout.MAX_EXEMPT_MAC),
+    MapName.STATIONS: (_LRU_HASH, layout.STATION_KEY.size, layout.STATION.size, 64),
+    MapName.UNINSPECTED: (_PERCPU_ARRAY, 4, layout.COUNT.size, layout.UNINSPECTED_SLOTS),
+}
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def make_maps(monkeypatch: pytest.MonkeyPatch) -> dict[str, MemoryMap]:
-    """Return the maps by name, as a fresh gate has them; every `Gate` made from now on has these."""
-    made = {name.value: MemoryMap() for name in MapName}
-    made["config"].content[bytes(4)] = layout.CONFIG.pack(layout.ABI, 7, 3, 2, 60, 7200, 300, OWN_MAC)
-    for slot in range(layout.CONTROL_SLOTS):
-        made["control"].content[slot.to_bytes(4, "little")] = bytes(8)
-    for number in (*Counter, *Uninspected):
-        for name in ("counters", "uninspected"):
-            made[name].content[number.to_bytes(4, "little")] = layout.COUNT.pack(0, 0)
-
-    def open_map(path: Path, _key: int, _value: int, *, read_only: bool) -> MemoryMap:
-        made[path.name].read_only = read_only
-        return made[path.name]
-
-    monkeypatch.setattr(module, "BpfMap", open_map)
-    return made
+def _bpf(command: int, attribute: bytes) -> int:
+    buffer = ctypes.create_string_buffer(attribute, 128)
+    result = int(_LIBC.syscall(_SYSCALL, command, buffer, 128))
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result
 
 
-def make_gate() -> Gate:
-    """Return a gate on the simulated maps, with clocks that stand still."""
-    return Gate(Path("/nowhere"), clocks=lambda: (NOW, SINCE_BOOT))
-
-
-def set_slot(maps: dict[str, MemoryMap], slot: ControlSlot, number: int) -> None:
-    """Write a control slot as its owner would."""
-    maps["control"].content[slot.to_bytes(4, "little")] = layout.CONTROL.pack(number)
+@contextmanager
+def gate_maps(directory: Path) -> Iterator[Path]:
+    """Make `directory` and fill it with pinned maps for as long as the block lasts; needs root."""
+    directory.mkdir()
+    subprocess.run(["mount", "-t", "bpf", "bpf", directory], check=True)
+    try:
+        for name, (kind, key_size, value_size, entries) in _MAPS.items():
+            flags = _NO_PREALLOC if kind == _LPM_TRIE else 0
+            descriptor = _bpf(_CREATE, struct.pack("=IIIII", kind, key_size, value_size, entries, flags))
+            try:
+                path = ctypes.create_string_buffer(os.fsencode(directory / name))
+                _bpf(_PIN, struct.pack("=QI", ctypes.addressof(path), descriptor))
+            finally:
+                os.close(descriptor)
+        config = BpfMap(directory / MapName.CONFIG, 4, layout.CONFIG.size)
+        config.update(bytes(4), layout.CONFIG.pack(layout.ABI, 7, 0, 0, 0, 0, 0, bytes(6)))
+        config.close()
+        yield directory
+    finally:
+        subprocess.run(["umount", directory], check=True)

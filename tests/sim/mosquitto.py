@@ -67,7 +67,7 @@ class Mosquitto:
             "tls_version tlsv1.3\nrequire_certificate true\nuse_identity_as_username true\n"
             f"allow_anonymous false\nacl_file {directory}/acl\n"
             f"persistence true\npersistence_location {directory}/\nautosave_interval 1\nautosave_on_changes true\n"
-            "max_queued_messages 0\nlog_dest stderr\nlog_type all\n" + ("user root\n" if os.geteuid() == 0 else "")
+            "max_queued_messages 100000\nlog_dest stderr\nlog_type all\n" + ("user root\n" if os.geteuid() == 0 else "")
         )
 
     def set_acl(self, text: str) -> None:
