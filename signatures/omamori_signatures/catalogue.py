@@ -22,6 +22,7 @@
     has_header = true
     minimum_score = 3                     # format plain: a second column with a number
     skip_files = ["drop.rules"]           # kind rules: what of an archive is left out
+    only_files = ["*/lists/*.txt"]        # what of an archive is read (shell patterns on the whole path)
     sids = [2_000_000, 2_999_999]         # kind rules: ids of this source
     rejected_percent = 1                  # kind rules: more rules that the engine refuses mean: not believable
     overrides = "threats"                 # kind allow: threats, everything
@@ -53,10 +54,14 @@ FORMAT = 1
 MAX_SOURCES = 200
 MAX_SOURCE_BYTES = 256 * 1024 * 1024
 MAX_SID = 2_147_483_647
+# Ids of rules that are written or generated here, and of the rules that belong to the image.
+OWN_SIDS = (1_900_000, 1_999_999)
+IMAGE_SIDS = (9_900_000, 9_999_999)
 
 _CATEGORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 _KIND_NAME = re.compile(r"domain|ip|url|sha256|md5|sha1")
 _RULE_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+_PATTERN = re.compile(r"[A-Za-z0-9*?][A-Za-z0-9*?._/-]{0,99}")
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
@@ -128,6 +133,7 @@ class Source:
     has_header: bool = False
     minimum_score: int = 0
     skip_files: tuple[str, ...] = ()
+    only_files: tuple[str, ...] = ()
     sids: tuple[int, int] = (0, 0)
     rejected_percent: int = 0
     overrides: Overrides = Overrides.THREATS
@@ -217,6 +223,7 @@ def _source(body: object) -> Source:
         has_header=fields.truth("has_header", default=False),
         minimum_score=fields.number("minimum_score", 0, 1000, 0),
         skip_files=fields.names("skip_files", _RULE_FILE, 100),
+        only_files=fields.names("only_files", _PATTERN, 20),
         sids=fields.pair("sids", MAX_SID) if kind is Kind.RULES else (0, 0),
         rejected_percent=fields.number("rejected_percent", 0, 100, 0),
         overrides=fields.choice("overrides", Overrides, Overrides.THREATS),
@@ -263,6 +270,10 @@ def _check_sense(source: Source) -> None:
     what = f"source {source.name}"
     if (source.format is Format.RULES) != (source.kind is Kind.RULES):
         raise SourceError(f"{what}: rules have the format `rules`, and nothing else has")
+    if source.kind is Kind.RULES and not source.file:
+        first, last = source.sids
+        if any(first <= high and low <= last for low, high in (OWN_SIDS, IMAGE_SIDS)):
+            raise SourceError(f"{what}: ids {OWN_SIDS[0]}-{OWN_SIDS[1]} and {IMAGE_SIDS[0]}-{IMAGE_SIDS[1]} are ours")
     if (source.format is Format.CSV) != (source.column is not None):
         raise SourceError(f"{what}: a column belongs to the format csv, and is needed there")
     if (source.kind is Kind.CATEGORY) != bool(source.categories):

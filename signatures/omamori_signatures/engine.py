@@ -7,11 +7,12 @@ with the box's variables; the box tests every feed again with its own.
 
 from __future__ import annotations
 
-import base64
+import binascii
 import dataclasses
 import json
+import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,10 @@ from .run import run
 
 _TIMEOUT_S = 300.0
 _MAX_REASONS = 20
+_MAX_COMPLAINTS = 16 * 1024 * 1024
+# What a dataset may take for an entry; the engine's default would end at some hundred thousand.
+_ENTRY_BYTES = 512
+_BAD_RULE = re.compile(r"detect: error parsing signature .* from file .* at line (\d+)$")
 _LOADER = "lib64/ld-linux-x86-64.so.2"
 _LIBRARIES = ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu")
 
@@ -34,6 +39,32 @@ vars:
   address-groups:
     HOME_NET: "[10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7,fe80::/10]"
     EXTERNAL_NET: "!$HOME_NET"
+    HTTP_SERVERS: "$HOME_NET"
+    SMTP_SERVERS: "$HOME_NET"
+    SQL_SERVERS: "$HOME_NET"
+    DNS_SERVERS: "$HOME_NET"
+    TELNET_SERVERS: "$HOME_NET"
+    AIM_SERVERS: "$EXTERNAL_NET"
+    DC_SERVERS: "$HOME_NET"
+    DNP3_SERVER: "$HOME_NET"
+    DNP3_CLIENT: "$HOME_NET"
+    MODBUS_SERVER: "$HOME_NET"
+    MODBUS_CLIENT: "$HOME_NET"
+    ENIP_SERVER: "$HOME_NET"
+    ENIP_CLIENT: "$HOME_NET"
+  port-groups:
+    HTTP_PORTS: "80"
+    SHELLCODE_PORTS: "!80"
+    ORACLE_PORTS: 1521
+    SSH_PORTS: 22
+    DNP3_PORTS: 20000
+    MODBUS_PORTS: 502
+    FILE_DATA_PORTS: "[$HTTP_PORTS,110,143]"
+    FTP_PORTS: 21
+    GENEVE_PORTS: 6081
+    VXLAN_PORTS: 4789
+    TEREDO_PORTS: 3544
+    SIP_PORTS: "[5060, 5061]"
 default-rule-path: DIRECTORY/
 default-data-dir: DIRECTORY/
 default-log-dir: DIRECTORY/
@@ -108,14 +139,35 @@ class Engine:
             _expect_success(status, output)
             return [json.loads(line) for line in (directory / "eve.json").read_text().splitlines()]
 
+    def complaints(self, rules: Sequence[str]) -> dict[int, str]:
+        """Let the engine read rules by themselves; return the places of those it refuses, with its words.
+
+        Raises:
+            EngineError: It could not be started, or failed without naming a rule.
+        """
+        with tempfile.TemporaryDirectory(prefix="omamori-engine-") as name:
+            directory = Path(name)
+            _write_configuration(directory, [], "".join(f"{rule}\n" for rule in rules).encode())
+            command = [*self.command, "-c", str(directory / "engine.yaml"), "-l", name, "-T"]
+            status, output = run(command, timeout_s=_TIMEOUT_S, directory=directory, max_output=_MAX_COMPLAINTS)
+        found: dict[int, str] = {}
+        reason = ""
+        for line in map(str.strip, output.splitlines()):
+            if match := _BAD_RULE.search(line):
+                found[int(match[1]) - 1] = reason or "no reason given"
+                reason = ""
+            elif line.startswith(("E:", "Error:")):
+                reason = line.partition(":")[2].strip()[:200]
+        if status != 0 and not found:
+            _expect_success(status, output)
+        return {place: reason for place, reason in found.items() if place < len(rules)}
+
     @contextmanager
     def _workspace(self, manifest: FeedManifest, files: Mapping[str, bytes]) -> Iterator[tuple[Path, list[str]]]:
         with tempfile.TemporaryDirectory(prefix="omamori-engine-") as name:
             directory = Path(name)
             _write_engine_files(directory, manifest, files)
-            configuration = directory / "engine.yaml"
-            configuration.write_text(_CONFIGURATION.replace("DIRECTORY", name))
-            yield directory, [*self.command, "-c", str(configuration), "-l", name]
+            yield directory, [*self.command, "-c", str(directory / "engine.yaml"), "-l", name]
 
 
 def _expect_success(status: int, output: str) -> None:
@@ -129,15 +181,29 @@ def _expect_success(status: int, output: str) -> None:
 def _write_engine_files(directory: Path, manifest: FeedManifest, files: Mapping[str, bytes]) -> None:
     datasets = []
     for item in manifest.lists:
-        entries = files[item.path].decode().split()
-        if item.kind is ListKind.DOMAIN:
-            lines = [base64.b64encode(entry.encode()).decode() + "\n" for entry in entries]
-            (directory / f"{item.name}.lst").write_text("".join(lines))
-            datasets.append(f"  {item.name}: {{type: string, load: {item.name}.lst}}\n")
+        if item.kind in {ListKind.DOMAIN, ListKind.TEXT}:
+            with (directory / f"{item.name}.lst").open("wb") as target:
+                target.writelines(map(binascii.b2a_base64, files[item.path].split()))
+            datasets.append(_declaration(item.name, item.count))
         elif item.kind is ListKind.SHA256:
             (directory / f"{item.name}.sha256").write_bytes(files[item.path])
+    _write_configuration(directory, datasets, b"".join(files[item.path] for item in manifest.rules))
+
+
+def _declaration(name: str, count: int) -> str:
+    buckets = min(max(1 << max(count - 1, 1).bit_length(), 1024), 65536)
+    memory_mib = max(64, count * _ENTRY_BYTES // 2**20 + 1)
+    return f"  {name}: {{type: string, load: {name}.lst, memcap: {memory_mib} MiB, hashsize: {buckets}}}\n"
+
+
+def _write_configuration(directory: Path, datasets: list[str], rules: bytes) -> None:
+    (directory / "engine.yaml").write_text(_CONFIGURATION.replace("DIRECTORY", str(directory)))
     declared = "datasets:\n" + "".join(datasets) if datasets else "datasets: {}\n"
     (directory / "datasets.yaml").write_text(f"%YAML 1.1\n---\n{declared}")
-    (directory / "all.rules").write_bytes(b"".join(files[item.path] for item in manifest.rules))
-    for name in ("classification.config", "reference.config", "threshold.config"):
+    (directory / "all.rules").write_bytes(rules)
+    # The box's engine knows the classes that the policy names; here every class that a rule names is known.
+    classes = sorted(set(re.findall(rb"classtype:([A-Za-z0-9_-]+);", rules)))
+    lines = [f"config classification: {name.decode()},{name.decode()},2\n" for name in classes]
+    (directory / "classification.config").write_text("".join(lines))
+    for name in ("reference.config", "threshold.config"):
         (directory / name).touch()

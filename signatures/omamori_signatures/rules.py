@@ -19,7 +19,7 @@ MAX_RULE_BYTES = 8192
 MAX_RULES = 100_000
 
 _FRAME = re.compile(
-    r"(?P<action>alert|drop(?::packet)?) (?P<protocol>[a-z0-9-]{2,20}) \S+ \S+ (?:->|<>) \S+ \S+ \((?P<options>.*;)\)"
+    r"(?P<action>alert|drop(?::packet)?) (?P<protocol>[a-z0-9-]{2,20}) \S+ \S+ -> \S+ \S+ \((?P<options>.*;)\)"
 )
 # A rule of somebody else: any action; addresses and ports in brackets may have spaces in them.
 _ADDRESS = r"!?(?:\[[^()\"]*?\]|[^\s()\[\]]+)"

@@ -7,6 +7,7 @@ guard's to say (`guard`). The reader holds one line at a time.
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -100,6 +101,8 @@ def read_entries(source: Source, path: Path, domains: DomainRules, tally: Tally)
     sayings = 0
     with open_members(path) as members:
         for member in members:
+            if source.only_files and not any(fnmatch.fnmatchcase(member.name, form) for form in source.only_files):
+                continue
             for saying in reader(member, source):
                 sayings += 1
                 if sayings > MAX_SAYINGS:

@@ -134,6 +134,10 @@ class Fields:
                 raise self._wrong(key, f"{name} = {item}", f"forms: {keys.pattern} = {values.pattern}")
         return dict(value)
 
+    def table(self, key: str) -> object:
+        """Return one value as it stands, to be read as a table of its own."""
+        return self._take(key)
+
     def tables(self, key: str, maximum: int) -> list[Any]:
         """Return an array of tables."""
         value = self._left.pop(key, [])

@@ -1,0 +1,102 @@
+"""What no source may block: the allow-list, which has the last word over every source.
+
+It is made of the sources of kind `allow` and knows names and addresses. A listed indicator is taken out when it would
+reach something allowed: a domain, when it is an allowed name or the registrable domain of one (the engine compares
+names exactly and by registrable domain, so nothing else can reach it); a network, when it contains an allowed address.
+A host below an allowed name is not protected by it: pages of a free host are not as good as the host.
+
+* threats: protects from lists of threats. A list of social networks may well name them.
+* everything: protects from every list that blocks, whatever it is about. For what a box itself and the office's
+  name resolution need.
+"""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import ipaddress
+from collections.abc import Iterable
+
+from .catalogue import Overrides
+from .indicators import DomainRules, Network
+from .source_reader import Entry
+from .tokens import TokenKind
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Protection:
+    """Why an indicator was taken out: what it would reach, and which allow-list says so."""
+
+    allowed: str
+    source: str
+
+
+class AllowList:
+    """Names and addresses that must stay reachable.
+
+    Args:
+        domains: Rules for host names.
+    """
+
+    def __init__(self, domains: DomainRules) -> None:
+        self._domains = domains
+        self._names: dict[Overrides, dict[str, Protection]] = {choice: {} for choice in Overrides}
+        self._ranges: list[tuple[int, int, int, Network, Protection]] = []
+        self._starts: list[tuple[int, int]] = []
+
+    def add(self, source: str, overrides: Overrides, entries: Iterable[Entry]) -> None:
+        """Add what an allow-list holds; the first that names something is remembered as the reason."""
+        for entry in entries:
+            protection = Protection(allowed=entry.value, source=source)
+            if entry.kind is TokenKind.DOMAIN:
+                names = self._names[overrides]
+                names.setdefault(entry.value, protection)
+                names.setdefault(self._domains.registrable(entry.value), protection)
+            elif entry.kind is TokenKind.IP:
+                network = ipaddress.ip_network(entry.value)
+                first, last = int(network[0]), int(network[-1])
+                self._ranges.append((network.version, first, last, network, protection))
+        self._ranges.sort(key=lambda item: item[:3])
+        self._starts = [item[:2] for item in self._ranges]
+
+    def protects_name(self, name: str, *, is_threat: bool) -> Protection | None:
+        """Return why a domain must not be blocked, or None."""
+        found = self._names[Overrides.EVERYTHING].get(name)
+        if found is None and is_threat:
+            found = self._names[Overrides.THREATS].get(name)
+        return found
+
+    def protects_network(self, network: Network) -> list[tuple[Network, Protection]]:
+        """Return what of the allowed addresses lies in a network, or holds it."""
+        if not self._ranges:
+            return []
+        first, last = int(network[0]), int(network[-1])
+        place = bisect.bisect_right(self._starts, (network.version, last))
+        found = []
+        # Allowed ranges are few and short; those that begin before `first` are looked at until none can reach it.
+        for version, start, end, allowed, protection in reversed(self._ranges[:place]):
+            if version != network.version:
+                break
+            if end >= first:
+                found.append((allowed, protection))
+            elif first - start > _LONGEST[version]:
+                break
+        return found
+
+
+# No allowed range is longer: a network of /8, or /20 in IPv6, is the widest that a list may hold.
+_LONGEST = {4: 1 << 24, 6: 1 << 108}
+
+
+def cut_out(network: Network, allowed: Iterable[Network]) -> list[Network]:
+    """Return what is left of a network without the allowed ones."""
+    parts: list[Network] = [network]
+    for hole in allowed:
+        left: list[Network] = []
+        for part in parts:
+            if part.version != hole.version or not part.overlaps(hole):
+                left.append(part)
+            elif int(hole[0]) > int(part[0]) or int(hole[-1]) < int(part[-1]):
+                left.extend(part.address_exclude(hole))  # type: ignore[arg-type]  # same version, as asked above
+        parts = left
+    return parts
