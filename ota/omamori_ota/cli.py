@@ -26,6 +26,7 @@ from .enrolment_service import ServiceConfig, parse_listen, serve
 from .errors import OtaError, RejectedError
 from .factory import ProvisionTemplate
 from .files import PRIVATE_FILE, read_bounded, write_atomic
+from .key_rotation import KeyRotation, recovery_names
 from .keys import DEVICE_CA, KeyDirectory
 from .registry import Registry
 from .repository import Published, Repository, RepositoryStatus
@@ -64,6 +65,15 @@ def _keys_init(options: argparse.Namespace) -> None:
 def _keys_complete(options: argparse.Namespace) -> None:
     added = keys.complete(options.dir)
     print(f"added {', '.join(added)}" if added else "nothing is missing")
+
+
+def _keys_rotate(options: argparse.Namespace) -> None:
+    names = recovery_names(options.name) if options.stolen else options.name
+    rotation = KeyRotation(options.repo, KeyDirectory(options.keys), system_clock, Lifetimes.parse(options.expires))
+    done = rotation.rotate(names)
+    if not options.json:
+        print(f"replaced {' '.join(names)}; the old keys are destroyed and sign for nobody any more")
+    _published(done, as_json=options.json)
 
 
 def _repository(options: argparse.Namespace) -> Repository:
@@ -317,6 +327,15 @@ def _add_repository_commands(commands: _Commands) -> None:
     command = group.add_parser("complete", help="add what a key directory of an older version lacks")
     command.add_argument("dir", metavar="DIR", type=Path, help="key directory")
     command.set_defaults(run=_keys_complete)
+
+    for word, is_stolen, what in (
+        ("rotate", False, "replace keys of the repository, as a matter of routine"),
+        ("revoke", True, "replace stolen keys, and those a thief could have done lasting harm with"),
+    ):
+        command = group.add_parser(word, help=what)
+        _add_repository(command)
+        command.add_argument("name", metavar="KEY", nargs="+", help="root1, targets1, feed, snapshot, timestamp …")
+        command.set_defaults(run=_keys_rotate, stolen=is_stolen)
 
     group = commands.add_parser("repository", help="make a repository").add_subparsers(metavar="COMMAND", required=True)
     command = group.add_parser("init", help="make a new TUF repository")

@@ -1,6 +1,7 @@
 """The key directory: every secret of an operator, made once.
 
     DIR/tuf/<name>.pem                    Ed25519, PKCS#8
+    DIR/tuf/<name>.next.pem               its successor, while it is being replaced (`key_rotation`)
     DIR/secureboot/{PK,KEK,db}.{key,crt}  RSA-2048
     DIR/pki/{device-ca,service-ca}.{key,crt}
     DIR/desired/desired.pem               Ed25519: signs desired state and commands of boxes
@@ -13,6 +14,7 @@ it for hardware tokens; then only `signer` changes. It does not use the keys; se
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from cryptography import x509
@@ -21,6 +23,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from securesystemslib.signer import CryptoSigner, Key
 from tuf.api.metadata import Metadata, Root
+
+from omamori_protocol.durable import sync_directory
 
 from . import certificates
 from .clock import Clock
@@ -60,9 +64,53 @@ class KeyDirectory:
             raise SetupError(f"{path} is not a key directory", hint=f"make one: omamori-ota keys init {path}")
         self.path = path
 
-    def signers(self, role: str) -> list[CryptoSigner]:
-        """Return the signers of a TUF role, in the order of the table."""
-        return [self._signer(name) for name in ROLES[role].keys]
+    def signers(self, role: str, keyids: Collection[str] | None = None) -> list[CryptoSigner]:
+        """Return the signers of a TUF role, in the order of the table.
+
+        Args:
+            role: The role.
+            keyids: What the published metadata names; of a key that is being replaced, the one that is named signs.
+
+        Raises:
+            SetupError: A key is missing or damaged, or the directory does not hold what is named.
+        """
+        if keyids is None:
+            return [self._signer(name) for name in ROLES[role].keys]
+        found = []
+        for name in ROLES[role].keys:
+            known = [self._signer(name), *self._successors(name)]
+            named = [signer for signer in known if signer.public_key.keyid in keyids]
+            if not named:
+                raise SetupError(
+                    f"the repository does not name the key {name!r} of this directory",
+                    hint="wrong key directory, or one from before the key was replaced",
+                )
+            found += named[:1]
+        return found
+
+    def current_key(self, name: str) -> Key:
+        """Return the public part of a key."""
+        return self._signer(name).public_key
+
+    def prepare(self, name: str) -> CryptoSigner:
+        """Return the successor of a key, made now unless it was made before and never adopted."""
+        for signer in self._successors(name):
+            return signer
+        made = CryptoSigner.generate_ed25519()
+        write_atomic(self._successor_path(name), made.private_bytes, mode=PRIVATE_FILE)
+        return made
+
+    def adopt(self, name: str) -> None:
+        """Let the successor of a key take its place; the old one is gone."""
+        self._successor_path(name).replace(self.path / "tuf" / f"{name}.pem")
+        sync_directory(self.path / "tuf")
+
+    def _successor_path(self, name: str) -> Path:
+        return self.path / "tuf" / f"{name}.next.pem"
+
+    def _successors(self, name: str) -> list[CryptoSigner]:
+        path = self._successor_path(name)
+        return [_load_signer(path)] if path.exists() else []
 
     def public_keys(self) -> dict[str, Key]:
         """Return the public keys of all TUF roles by name."""
@@ -82,12 +130,7 @@ class KeyDirectory:
         return key
 
     def _signer(self, name: str) -> CryptoSigner:
-        path = self.path / "tuf" / f"{name}.pem"
-        data = read_bounded(path, _MAX_FILE_BYTES)
-        try:
-            return CryptoSigner(serialization.load_pem_private_key(data, None))
-        except (ValueError, TypeError) as err:
-            raise SetupError(f"{path} is not a private key") from err
+        return _load_signer(self.path / "tuf" / f"{name}.pem")
 
     def trusted_root(self) -> Metadata[Root]:
         """Return the first root, the one that the image carries."""
@@ -112,6 +155,14 @@ class KeyDirectory:
             return x509.load_pem_x509_certificate(read_bounded(path, _MAX_FILE_BYTES))
         except ValueError as err:
             raise SetupError(f"{path} is not a certificate") from err
+
+
+def _load_signer(path: Path) -> CryptoSigner:
+    data = read_bounded(path, _MAX_FILE_BYTES)
+    try:
+        return CryptoSigner(serialization.load_pem_private_key(data, None))
+    except (ValueError, TypeError) as err:
+        raise SetupError(f"{path} is not a private key") from err
 
 
 def init(path: Path, clock: Clock, lifetimes: Lifetimes) -> KeyDirectory:

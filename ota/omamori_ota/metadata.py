@@ -69,6 +69,15 @@ def sign(metadata: Metadata[S], signers: Iterable[CryptoSigner]) -> None:
         raise SetupError(f"cannot sign {metadata.signed.type}: {err}") from err
 
 
+def sign_all(metadata: Metadata[S], signers: Iterable[CryptoSigner]) -> None:
+    """Replace all signatures of `metadata`; a key that comes twice signs once.
+
+    Raises:
+        SetupError: A key cannot sign.
+    """
+    sign(metadata, {signer.public_key.keyid: signer for signer in signers}.values())
+
+
 def to_bytes(metadata: Metadata[S]) -> bytes:
     """Return the published form."""
     return metadata.to_bytes(JSONSerializer(compact=True, validate=True))

@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
+from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
 
 from omamori_protocol import topics
@@ -31,7 +32,7 @@ from .clock import Clock
 from .errors import RejectedError, SetupError
 from .files import exclusive, make_public_directory, new_directory, read_bounded, write_atomic
 from .keys import KeyDirectory
-from .metadata import check_signed_by, new_targets, parse, sign, to_bytes
+from .metadata import check_signed_by, new_targets, parse, sign, sign_all, to_bytes
 from .packs import ReadIncrement, VerifiedPack, prove
 from .roles import DELEGATED, FEED, FIRMWARE, ROLES, ROOT, SNAPSHOT, TARGETS, TIMESTAMP, Lifetimes
 
@@ -89,7 +90,7 @@ class RepositoryStatus:
 
 
 @dataclasses.dataclass
-class _Current:
+class Current:
     """All metadata that clients see, checked."""
 
     root: Metadata[Root]
@@ -116,6 +117,7 @@ class Repository:
         self._keys = keys
         self._clock = clock
         self._lifetimes = lifetimes or Lifetimes()
+        self._additional: dict[str, list[CryptoSigner]] = {}
 
     def init(self) -> Published:
         """Make the repository with version 1 of every role.
@@ -164,32 +166,34 @@ class Repository:
                 f"the pack is for the channel {pack.manifest.channel!r}, not {channel!r}",
                 hint=f"build it again: omamori-feed build --channel {channel}",
             )
-        with self._changing() as current:
+        with self.changing() as current:
             targets = current.delegated[FEED].signed.targets
             before = targets.get(target_path)
-            published = _offer(before) if before is not None else FeedOffer(0)
-            if pack.manifest.serial <= published.serial:
+            published = offer_of(before) if before is not None else FeedOffer(0)
+            newest = max(published.serial, *published.withdrawn, 0)
+            if pack.manifest.serial <= newest:
                 raise RejectedError(
-                    f"serial {pack.manifest.serial} is not greater than the published {published.serial}",
-                    hint=f"build the pack again with --serial {published.serial + 1} or more; boxes refuse to go back",
+                    f"serial {pack.manifest.serial} is not greater than the published {newest}",
+                    hint=f"build the pack again with --serial {newest + 1} or more; boxes refuse to go back",
                 )
             increments: list[OfferedIncrement] = []
             if increment is not None:
-                self._check_increment(increment, before, published.serial, pack)
+                self.check_increment(increment, before, published.serial, pack)
                 new = OfferedIncrement(increment.start, increment.goal, len(increment.data))
                 increments = kept_increments([*published.increments, new], len(pack.data))
                 if increments:  # one that is larger than the pack is of no use
-                    self._put(targets, increment_target(channel, new.start, new.goal), increment.data, {"format": 1})
+                    self.put(targets, increment_target(channel, new.start, new.goal), increment.data, {"format": 1})
             for old in published.increments:
                 if old not in increments:
                     targets.pop(increment_target(channel, old.start, old.goal), None)
             offer = FeedOffer(pack.manifest.serial, pack.manifest_sha256, tuple(increments))
-            self._put(targets, target_path, pack.data, offer.to_custom())
-            versions = self._sign_delegated(current, [FEED])
-            self._prune_targets(current)
+            self.put(targets, target_path, pack.data, offer.to_custom())
+            targets.pop(topics.candidate_target(channel), None)  # whatever was being tried is overtaken
+            versions = self.sign_delegated(current, [FEED])
+            self.prune_targets(current)
         return Published(channel=channel, serial=pack.manifest.serial, versions=versions)
 
-    def _put(self, targets: dict[str, TargetFile], path: str, data: bytes, custom: object) -> None:
+    def put(self, targets: dict[str, TargetFile], path: str, data: bytes, custom: object) -> None:
         """Store a target's bytes and name it; nothing is signed."""
         target = TargetFile.from_data(path, data, ["sha256"])
         target.unrecognized_fields["custom"] = custom
@@ -199,17 +203,17 @@ class Repository:
             write_atomic(place, data)
         targets[path] = target
 
-    def _check_increment(
+    def check_increment(
         self, increment: ReadIncrement, before: TargetFile | None, published: int, pack: VerifiedPack
     ) -> None:
+        """Raise `RejectedError` unless the increment really leads from the published pack to `pack`."""
         if before is None or (increment.start, increment.goal) != (published, pack.manifest.serial):
             raise RejectedError(
                 f"the increment leads from serial {increment.start} to {increment.goal}, "
                 f"not from {published} to {pack.manifest.serial}",
                 hint="omamori-feed increment PUBLISHED_PACK NEW_PACK",
             )
-        (name,) = before.get_prefixed_paths()
-        prove(read_bounded(self._targets / name, MAX_PACK_BYTES), increment, pack)
+        prove(read_bounded(self.place(before), MAX_PACK_BYTES), increment, pack)
 
     def refresh(self, *, is_offline_included: bool = False) -> Published:
         """Sign snapshot and timestamp again, and every other role that has lived half of its life.
@@ -221,14 +225,14 @@ class Repository:
             SetupError: The repository is not one, or not signed by these keys.
             TransientError: Another publisher is at work.
         """
-        with self._changing() as current:
+        with self.changing() as current:
             due = [FEED] if self._is_due(current.delegated[FEED], FEED) else []
             versions = {}
             if is_offline_included:
                 due.append(FIRMWARE)
-                versions[TARGETS] = self._sign_versioned(TARGETS, current.targets)
+                versions[TARGETS] = self._sign_versioned(current, TARGETS, current.targets)
                 current.snapshot.signed.meta[f"{TARGETS}.json"].version = versions[TARGETS]
-            return Published(versions=versions | self._sign_delegated(current, due))
+            return Published(versions=versions | self.sign_delegated(current, due))
 
     def status(self) -> RepositoryStatus:
         """Return what clients see.
@@ -258,10 +262,10 @@ class Repository:
             feeds=tuple(
                 FeedStatus(
                     channel=path.split("/")[1],
-                    serial=_offer(target).serial,
+                    serial=offer_of(target).serial,
                     length=target.length,
                     sha256=target.hashes["sha256"],
-                    increments=_offer(target).increments,
+                    increments=offer_of(target).increments,
                 )
                 for path, target in sorted(current.delegated[FEED].signed.targets.items())
                 if path == topics.feed_target(path.split("/")[1])
@@ -269,7 +273,13 @@ class Repository:
         )
 
     @contextlib.contextmanager
-    def _changing(self) -> Iterator[_Current]:
+    def changing(self) -> Iterator[Current]:
+        """Give what clients see now to somebody who changes and signs it, alone.
+
+        Raises:
+            SetupError: The repository is not one, or not signed by these keys.
+            TransientError: Another publisher is at work.
+        """
         self._check_place()
         with exclusive(self._path / ".lock"):
             yield self._load()
@@ -297,7 +307,7 @@ class Repository:
             root = successor
         return root
 
-    def _load(self) -> _Current:
+    def _load(self) -> Current:
         self._check_place()
         root = self._load_root()
         timestamp = self._read(Timestamp, "timestamp.json")
@@ -311,39 +321,75 @@ class Repository:
         for name in DELEGATED:
             delegated[name] = self._read(Targets, f"{meta[f'{name}.json'].version}.{name}.json")
             check_signed_by(targets.signed, name, delegated[name])
-        return _Current(root, timestamp, snapshot, targets, delegated)
+        return Current(root, timestamp, snapshot, targets, delegated)
+
+    def _signers(self, current: Current, role: str) -> list[CryptoSigner]:
+        """Return who signs a role: the keys that the published metadata names, and those that will be named next."""
+        parent: Root | Targets = current.targets.signed if role in DELEGATED else current.root.signed
+        return [*self._keys.signers(role, self._keyids(parent, role)), *self._additional.get(role, ())]
+
+    @staticmethod
+    def _keyids(parent: Root | Targets, role: str) -> list[str]:
+        if isinstance(parent, Root):
+            return parent.roles[role].keyids
+        roles = parent.delegations.roles if parent.delegations is not None else None
+        if roles is None or role not in roles:
+            raise SetupError(f"the repository does not delegate to {role}")
+        return roles[role].keyids
+
+    @contextlib.contextmanager
+    def _also_signing(self, current: Current, roles: set[str], signers: Mapping[str, CryptoSigner]) -> Iterator[None]:
+        """Let further keys sign top-level roles too, for boxes that will know them soon."""
+        named = {keyid for role in current.root.signed.roles.values() for keyid in role.keyids}
+        self._additional = {
+            role: [
+                signers[name]
+                for name in ROLES[role].keys
+                if name in signers and signers[name].public_key.keyid not in named
+            ]
+            for role in roles - set(DELEGATED)
+        }
+        try:
+            yield
+        finally:
+            self._additional = {}
 
     def _is_due(self, metadata: Metadata[Targets], role: str) -> bool:
         return metadata.signed.expires - self._clock() <= self._lifetimes.of(role) / 2
 
-    def _sign_versioned(self, role: str, metadata: Metadata[S]) -> int:
+    def _sign_versioned(self, current: Current, role: str, metadata: Metadata[S]) -> int:
         """Write the next version of a role that has its version in the file name; return that version."""
         version = metadata.signed.version + 1
         while (self._metadata / f"{version}.{role}.json").exists():  # left by a cut; somebody may have cached it
             version += 1
         metadata.signed.version = version
         metadata.signed.expires = self._clock() + self._lifetimes.of(role)
-        sign(metadata, self._keys.signers(role))
+        sign_all(metadata, self._signers(current, role))
         write_atomic(self._metadata / f"{version}.{role}.json", to_bytes(metadata))
         return version
 
-    def _sign_delegated(self, current: _Current, names: list[str]) -> dict[str, int]:
+    def sign_delegated(self, current: Current, names: list[str]) -> dict[str, int]:
         """Sign these delegated roles, then snapshot, then timestamp, which makes it all visible."""
         versions = {}
         for name in names:
-            versions[name] = self._sign_versioned(name, current.delegated[name])
+            versions[name] = self._sign_versioned(current, name, current.delegated[name])
             current.snapshot.signed.meta[f"{name}.json"].version = versions[name]
-        versions[SNAPSHOT] = self._sign_versioned(SNAPSHOT, current.snapshot)
+        versions[SNAPSHOT] = self._sign_versioned(current, SNAPSHOT, current.snapshot)
         timestamp = current.timestamp
         timestamp.signed.snapshot_meta.version = versions[SNAPSHOT]
         timestamp.signed.version += 1
         timestamp.signed.expires = self._clock() + self._lifetimes.of(TIMESTAMP)
-        sign(timestamp, self._keys.signers(TIMESTAMP))
+        sign_all(timestamp, self._signers(current, TIMESTAMP))
         write_atomic(self._metadata / "timestamp.json", to_bytes(timestamp))
         versions[TIMESTAMP] = timestamp.signed.version
         return versions
 
-    def _prune_targets(self, current: _Current) -> None:
+    def place(self, target: TargetFile) -> Path:
+        """Return where a target's bytes are."""
+        (name,) = target.get_prefixed_paths()
+        return self._targets / name
+
+    def prune_targets(self, current: Current) -> None:
         """Remove packs and increments that nothing refers to; the last few stay for clients that are in the middle."""
         used = {
             self._targets / name
@@ -351,7 +397,7 @@ class Repository:
             for name in target.get_prefixed_paths()
         }
         for channel in (self._targets / FEED).iterdir():
-            for pattern in ("*.pack.tar.gz", "*.increment"):
+            for pattern in ("*.pack.tar.gz", "*.candidate.tar.gz", "*.increment"):
                 unused = [path for path in channel.glob(pattern) if path not in used]
                 for path in sorted(unused, key=lambda path: path.stat().st_mtime_ns)[:-_KEPT_FILES]:
                     path.unlink()
@@ -372,7 +418,8 @@ def kept_increments(increments: Sequence[OfferedIncrement], pack_bytes: int) -> 
     return kept
 
 
-def _offer(target: TargetFile) -> FeedOffer:
+def offer_of(target: TargetFile) -> FeedOffer:
+    """Return what a published target offers; raises `SetupError` if it is not described as a feed."""
     try:
         return parse_offer(target.unrecognized_fields.get("custom"))
     except MalformedError as err:

@@ -61,6 +61,18 @@ DELEGATED = (FIRMWARE, FEED)
 KEY_NAMES = tuple(name for policy in _ALL for name in policy.keys)
 
 
+def role_of(key_name: str) -> str:
+    """Return the role that a key signs for.
+
+    Raises:
+        RejectedError: There is no key of that name.
+    """
+    for policy in _ALL:
+        if key_name in policy.keys:
+            return policy.name
+    raise RejectedError(f"{key_name[:40]!r} is not a key", hint=f"one of {', '.join(KEY_NAMES)}")
+
+
 @dataclasses.dataclass(frozen=True)
 class Lifetimes:
     """How long each role's next version is valid: the table's values, with exceptions for tests and the lab."""
