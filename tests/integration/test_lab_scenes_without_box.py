@@ -15,7 +15,19 @@ from .lab_cable import Cable
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(180)]
 
-NEEDS_A_BOX = {"feed-refused", "failures", "power-cut"}  # they speak with the box itself
+# They speak with the box itself.
+NEEDS_A_BOX = {
+    "feed-refused",
+    "wifi",
+    "bypass",
+    "exemptions",
+    "address",
+    "failures",
+    "engine-faults",
+    "wire-faults",
+    "fail-closed",
+    "power-cut",
+}
 UNPROTECTED = [each for each in SCENES if each.name not in NEEDS_A_BOX | {"transparent", "feed-update"}]
 
 

@@ -175,6 +175,19 @@ class Box:
             self._journal.remove_process(self._pid)
             self._pid = None
 
+    def press_button(self) -> None:
+        """Press and release the power button.
+
+        Raises:
+            BoxError: The box is off, or the virtual machine does not take it.
+        """
+        if self._machine is None:
+            raise BoxError("the box is off")
+        try:
+            self._machine.qmp("system_powerdown")
+        except ImageError as err:
+            raise BoxError(str(err), hint=err.hint) from err
+
     def close(self) -> None:
         """Cut the power and end the console."""
         self.cut_power()

@@ -38,11 +38,18 @@ class DesiredDesk:
         """Sign and send a document with these sections (see `omamori_ota.settings_file`); return its version."""
         file = self._run / "desired.json"
         write_atomic(file, json.dumps(sections).encode(), mode=0o600)
-        broker = f"mqtts://{addresses.SERVICES.domains[0]}:{addresses.BROKER_PORT}"
-        words: list[str | Path] = [program("omamori-ota"), "desired", "publish", self._keys, "--device", SERIAL]
-        words += ["--file", file, "--broker", broker, "--tls-dir", self._tls, "--json"]
         try:
-            finished = run(self._outside.command(words, resolver=self._resolver), timeout_s=_TIMEOUT_S)
+            return int(self._send("desired", "publish", "--file", file)["version"])
         finally:
             file.unlink()
-        return int(json.loads(finished.output)["version"])
+
+    def bypass(self, minutes: int) -> str:
+        """Sign and send the command to let everything pass, 0 minutes to end that; return the command's number."""
+        return str(self._send("command", "bypass", "--minutes", str(minutes), "--asked-by", "lab")["command"])
+
+    def _send(self, group: str, command: str, *options: str | Path) -> dict[str, Any]:
+        broker = f"mqtts://{addresses.SERVICES.domains[0]}:{addresses.BROKER_PORT}"
+        words: list[str | Path] = [program("omamori-ota"), group, command, self._keys, "--device", SERIAL, *options]
+        words += ["--broker", broker, "--tls-dir", self._tls, "--json"]
+        finished = run(self._outside.command(words, resolver=self._resolver), timeout_s=_TIMEOUT_S)
+        return dict(json.loads(finished.output))

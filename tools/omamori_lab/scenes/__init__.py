@@ -8,14 +8,18 @@ from omamori_lab.errors import SetupError
 
 from .addresses_blocked import BlockListScene
 from .attacks import BeaconScene, IntrusionScene
+from .bypass import BypassScene
+from .engine_faults import EngineFaultsScene
 from .failures import FailuresScene
 from .feeds import FeedRefusedScene, FeedUpdateScene
+from .policy import AddressScene, ExemptionsScene, FailClosedScene
 from .power import PowerCutScene
 from .scene import Scene, Title, play
 from .sites import CategoryScene, DangerousSiteScene
 from .transparency import TransparentScene
 from .viruses import VirusScene
 from .wifi import WifiScene
+from .wire_faults import WireFaultsScene
 
 SCENES: tuple[Scene, ...] = (
     TransparentScene(),
@@ -28,7 +32,13 @@ SCENES: tuple[Scene, ...] = (
     FeedUpdateScene(),
     FeedRefusedScene(),
     WifiScene(),
+    BypassScene(),
+    ExemptionsScene(),
+    AddressScene(),
     FailuresScene(),
+    EngineFaultsScene(),
+    WireFaultsScene(),
+    FailClosedScene(),
     PowerCutScene(),
 )
 

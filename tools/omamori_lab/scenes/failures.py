@@ -15,6 +15,7 @@ from omamori_lab.results import Checklist
 from omamori_lab.web_content import BIG_BYTES, BIG_FILE
 
 from .scene import Title, check_once
+from .uninspected import check_told, passed
 
 _DNS = addresses.ROUTER_IPV4
 _RECOVERY_TIMEOUT_S = 60.0
@@ -43,6 +44,7 @@ class FailuresScene:
         """Break one part after the other under a running download."""
         token = secrets.token_hex(3)
         names: list[str] = []
+        before = passed(lab)
         with concurrent.futures.ThreadPoolExecutor(max_workers=1) as pool:
             for part, act in (
                 ("engine", self._kill_engine),
@@ -54,6 +56,7 @@ class FailuresScene:
                 size, is_same = download.result()
                 checks.add(f"download while the {part} fails", expected="bit for bit", seen=f"{size} bytes", ok=is_same)
         check_once(lab, checks, names, timeout_s=_RECOVERY_TIMEOUT_S)
+        check_told(lab, checks, "engine-down", "engine-starting", before=before)
 
     def _download(self, lab: Lab) -> tuple[int, bool]:
         url = f"http://web.example/{BIG_FILE}"

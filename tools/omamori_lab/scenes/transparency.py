@@ -11,14 +11,17 @@ from omamori_lab.capture import Capture
 from omamori_lab.frames import Header
 from omamori_lab.lab import Lab
 from omamori_lab.portal import brief, identity
+from omamori_lab.raw_port import opened, pass_frames
 from omamori_lab.results import Checklist
-from omamori_lab.topology import TERMINAL_PORT, WAN_TAP
+from omamori_lab.topology import LAN_TAP, TERMINAL_PORT, WAN_TAP
 from omamori_lab.waiting import wait_for
 from omamori_lab.web_content import BIG_BYTES, BIG_FILE
+from omamori_lab.wire_frames import INTERNET, NEVER_FORWARDED, OFFICE, REFUSED_BY_FILTER, frames, is_same
 
 from .scene import Title
 
 _PINGS = 10
+_FRAME_TIMEOUT_S = 3.0
 _TTL = 61
 
 
@@ -64,6 +67,26 @@ class TransparentScene:
             seen=f"{len(office.pings & internet.pings)} equal, {len(office.pings ^ internet.pings)} differ",
             ok=office.pings == internet.pings and len(office.pings) == 2 * _PINGS,
         )
+        self._frames(lab, checks)
+
+    def _frames(self, lab: Lab, checks: Checklist) -> None:
+        """Every kind of frame straight into one port of the box, and out of the other."""
+        topology = lab.surroundings.topology
+        inside, outside = (topology.office, LAN_TAP), (topology.internet, WAN_TAP)
+        for way, near, far, begin, end in (
+            ("out", OFFICE, INTERNET, inside, outside),
+            ("in", INTERNET, OFFICE, outside, inside),
+        ):
+            sent = [frame for frame in frames(near, far) if frame.name not in NEVER_FORWARDED | REFUSED_BY_FILTER]
+            with opened(*begin) as sender, opened(*end) as receiver:
+                seen = pass_frames(sender, receiver, sent, timeout_s=_FRAME_TIMEOUT_S)
+            changed = [frame.name for frame in sent if not is_same(frame.data, seen[frame.name])]
+            checks.add(
+                f"kinds of frames, {way}",
+                expected=f"all {len(sent)} unchanged",
+                seen="unchanged" if not changed else f"{len(changed)} lost or changed: {changed[:6]}",
+                ok=not changed,
+            )
 
     def _names(self, lab: Lab, checks: Checklist) -> None:
         pc = lab.client(PC1.name)
