@@ -122,6 +122,7 @@ def test_box_takes_the_published_demonstration_feed_and_never_an_older_one(opera
     store.recover()
     trusted = FeedRepository(
         base_url="https://repo.test",
+        device="ZA35-000001",
         channel="demo",
         root_file=operator / "keys/trust/root.json",
         metadata_dir=tmp_path / "box/metadata",

@@ -119,6 +119,7 @@ class Box:
             channel="demo",
             repository=FeedRepository(
                 base_url=self.server.url,
+                device="ZA35-000001",
                 channel="demo",
                 root_file=self.paths.trust_root,
                 metadata_dir=self.paths.feed_metadata,

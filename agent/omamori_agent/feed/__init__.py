@@ -49,6 +49,7 @@ def build(
     fetcher = HTTPSFetcher(config.paths.service_ca, store.download_path.parent, limits)
     repository = FeedRepository(
         base_url=config.provision.repository_url,
+        device=config.device,
         channel=config.provision.channel,
         root_file=config.paths.trust_root,
         metadata_dir=config.paths.feed_metadata,

@@ -26,7 +26,8 @@ from omamori_agent.ports import Clock
 from omamori_protocol.errors import MalformedError
 from omamori_protocol.feed_offer import FeedOffer, OfferedIncrement, increment_target, parse_offer
 from omamori_protocol.feed_pack import MAX_PACK_BYTES
-from omamori_protocol.topics import feed_target
+from omamori_protocol.rings import is_reached
+from omamori_protocol.topics import candidate_target, feed_target
 
 from .errors import FeedRefusedError, MetadataExpiredError, RepositoryUnavailableError
 
@@ -98,6 +99,7 @@ class FeedRepository:
 
     Args:
         base_url: Address of the repository, without a trailing slash.
+        device: The box, which decides with the channel whether a candidate is meant for it.
         channel: Feed channel of the box.
         root_file: Root metadata of the image.
         metadata_dir: Where the newest verified metadata is kept; made when missing.
@@ -109,6 +111,7 @@ class FeedRepository:
         self,
         *,
         base_url: str,
+        device: str,
         channel: str,
         root_file: Path,
         metadata_dir: Path,
@@ -116,6 +119,7 @@ class FeedRepository:
         clock: Clock,
     ) -> None:
         self._base_url = base_url
+        self._device = device
         self._channel = channel
         self._target_path = feed_target(channel)
         self._root_file = root_file
@@ -139,6 +143,7 @@ class FeedRepository:
         try:
             updater.refresh()
             target = updater.get_targetinfo(self._target_path)
+            candidate = updater.get_targetinfo(candidate_target(self._channel))
         except (exceptions.RepositoryError, exceptions.DownloadError, OSError) as err:
             raise _refusal(err, "metadata", _expired_role(updater)) from err
         finally:
@@ -147,8 +152,21 @@ class FeedRepository:
         if target is None:
             raise RepositoryUnavailableError("the repository has no feed for this channel")
         found = _read_target(target)
+        tried = None if candidate is None else self._reaching(candidate, found)
+        if candidate is not None and tried is not None:
+            target, found = candidate, tried
         self._updater, self._target = updater, target
         return found
+
+    def _reaching(self, candidate: TargetFile, everyones: FeedTarget) -> FeedTarget | None:
+        """Return what a candidate offers if this box is among those that try it."""
+        try:
+            tried = _read_target(candidate)
+        except FeedRefusedError as err:  # the channel's own pack is as good as before
+            logger.warning("candidate passed over: %s", err)
+            return None
+        is_meant = is_reached(self._device, self._channel, tried.offer.permille)
+        return tried if is_meant and tried.serial > everyones.serial else None
 
     def download(self, path: Path) -> None:
         """Download what the last `refresh` named and verify it.

@@ -188,7 +188,10 @@ class FeedWorker:
                 self._reporter.fine(current)
             return
         if serial < current:
-            raise FeedRefusedError(f"rollback: serial {serial} is older than the active {current}")
+            if current not in target.offer.withdrawn:
+                raise FeedRefusedError(f"rollback: serial {serial} is older than the active {current}")
+            # Written first: whatever happens on the way back, the withdrawn one is not taken again.
+            self._store.remember(self._store.record.with_quarantined(current, "withdrawn by the publisher"))
         if self._store.record.quarantine_reason(serial) is not None:
             self._known = max(self._known, serial)
             return

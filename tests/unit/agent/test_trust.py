@@ -57,6 +57,7 @@ class Client:
     def repository(self, **options: str) -> FeedRepository:
         return FeedRepository(
             base_url=options.get("url", self.server.url),
+            device="ZA35-000001",
             channel=options.get("channel", "demo"),
             root_file=self.root_file,
             metadata_dir=self.metadata,
