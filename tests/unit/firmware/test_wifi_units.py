@@ -48,7 +48,7 @@ def test_hostapd_comes_back_as_long_as_there_is_a_configuration() -> None:
 
 def test_the_radio_gets_the_gate_of_the_wire() -> None:
     radio = unit("omamori-radio.service")
-    assert BRIDGE == PLAN.bridge
+    assert PLAN.bridge == BRIDGE
     for key in ("ExecStart", "ExecStop"):
         refresh = f"-/usr/lib/omamori/gate/omamori-wire refresh --pins {PLAN.pin_directory} --bridge {PLAN.bridge}"
         assert radio[key][-1] == refresh
