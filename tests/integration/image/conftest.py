@@ -50,7 +50,16 @@ def cache() -> Cache:
 def sources(tmp_path_factory: pytest.TempPathFactory) -> SourceTree:
     """A copy of what images are made from, so that editing meanwhile does not show as a difference."""
     top = tmp_path_factory.mktemp("sources")
-    for name in ("firmware/recipe", "firmware/wire", "firmware/engine", "firmware/wifi", "firmware/gate", "hw", "agent", "protocol"):
+    for name in (
+        "firmware/recipe",
+        "firmware/wire",
+        "firmware/engine",
+        "firmware/wifi",
+        "firmware/gate",
+        "hw",
+        "agent",
+        "protocol",
+    ):
         shutil.copytree(source_tree().top / name, top / name, symlinks=True)
     (top / "requirements").mkdir()
     shutil.copyfile(source_tree().device_lock, top / "requirements" / "device.lock")

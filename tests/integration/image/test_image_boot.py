@@ -57,6 +57,16 @@ def test_a_box_forwards_first_and_comes_up_whole(boot, disk: tuple[Path, Path]) 
     assert "queue flags bypass" in box.shell("nft list table inet omamori")
     for link in ("wan", "lan1"):
         assert "unmanaged" in box.shell(f"networkctl --no-legend list {link}")
+    assert box.shell("systemctl is-active omamori-wifi.path omamori-wifi omamori-radio").split() == [
+        "active",
+        "inactive",
+        "inactive",
+    ]
+    assert box.shell("stat -c '%U:%G:%a' /run/omamori/wifi; id -Gn omamori-agent").split() == [
+        "omamori-agent:omamori-wifi:2750",
+        "omamori",
+        "omamori-wifi",
+    ]
     mounts = box.shell("findmnt -rn -o TARGET,FSTYPE,OPTIONS")
     assert "/ erofs ro" in mounts
     assert "/var ext4 rw,nosuid,nodev" in mounts

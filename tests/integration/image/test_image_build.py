@@ -99,6 +99,26 @@ def test_the_image_carries_what_the_contract_names(release_tree: Path) -> None:
     assert not list((release_tree / "var").iterdir())
 
 
+def test_the_release_can_be_an_access_point_and_nothing_plays_a_station(release_tree: Path) -> None:
+    for name in ("usr/sbin/hostapd", "usr/sbin/iw", "usr/lib/systemd/system/omamori-wifi.service"):
+        assert (release_tree / name).is_file(), name
+    assert (release_tree / "usr/lib/systemd/system/multi-user.target.wants/omamori-wifi.path").is_symlink()
+    assert (release_tree / "usr/lib/omamori/board.env").read_text() == "RADIO=wlan0\n"
+    names = {path.name for path in files(release_tree)}
+    assert not names & {"wpa_supplicant", "wpa_cli", "omamori-simulated-radio.service", "hostapd.service"}
+
+
+def test_the_device_knows_the_channels_of_a_country(release_tree: Path) -> None:
+    code = (
+        "from omamori_agent.config import Paths\n"
+        "from omamori_agent.wifi.regulatory import load_database\n"
+        "database = load_database(Paths().regulatory_database)\n"
+        "print(len(database.countries) > 100, *(database.channels(country)[-1] for country in ('JP', 'DE', 'US')))\n"
+    )
+    output = run.run(enter.command(release_tree, "root", [], ["python3", "-I", "-c", code]), timeout_s=120)
+    assert output.decode().split() == ["True", "13", "13", "11"]
+
+
 def test_the_private_keys_stay_outside(release_tree: Path) -> None:
     for path in files(release_tree / "usr/lib/omamori"):
         assert path.suffix != ".key"
