@@ -88,6 +88,7 @@ class HeartbeatWorker:
         self._seq = 0
         self._connected = False
         self._connects = threading.Event()
+        self._ticks = (0, 0)
         status.subscribe(self._on_status)
 
     def run(self, stop: threading.Event) -> None:
@@ -125,7 +126,17 @@ class HeartbeatWorker:
             inspected_packets=_packets(counters, Counter.INSPECTED),
             bypassed_packets=_packets(counters, Counter.BYPASSED),
             blocked_packets=_packets(counters, Counter.BLOCKED),
+            busy_permille=self._busy_permille(),
         )
+
+    def _busy_permille(self) -> int:
+        """Return the processors' use since the last heartbeat; the first one tells it since power-on."""
+        busy, total = vitals.processor_ticks(self._config.paths.proc)
+        busy_before, total_before = self._ticks
+        self._ticks = (busy, total)
+        if total <= total_before or busy < busy_before:
+            return 0
+        return min(1000, 1000 * (busy - busy_before) // (total - total_before))
 
     def _on_status(self, status: Status) -> None:
         if status.connected and not self._connected:

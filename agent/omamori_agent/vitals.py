@@ -47,3 +47,14 @@ def own_rss_kib(proc: Path) -> int:
 def memory_available_kib(proc: Path) -> int:
     """Return the memory that programs could still get, in KiB."""
     return _field_kib(_read(proc / "meminfo"), "MemAvailable")
+
+
+def processor_ticks(proc: Path) -> tuple[int, int]:
+    """Return how long all processors together have worked and existed since power-on, in the kernel's ticks."""
+    first = _read(proc / "stat").partition("\n")[0].split()
+    if len(first) < 6 or first[0] != "cpu" or not all(word.isdecimal() for word in first[1:]):
+        return 0, 0
+    # user nice system idle iowait irq softirq steal; guest time is already part of user time.
+    ticks = [int(word) for word in first[1:9]]
+    total = sum(ticks)
+    return total - ticks[3] - ticks[4], total

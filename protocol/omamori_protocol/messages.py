@@ -30,7 +30,8 @@ class Heartbeat(Record):
     """Sign of life, every 60 s, QoS 0.
 
     `sent_s` is Unix time in seconds, `uptime_s` seconds since power-on. Memory in KiB. `uninspected_s` is how many
-    seconds since power-on traffic passed without inspection.
+    seconds since power-on traffic passed without inspection. `busy_permille` is how much of the processors' time was
+    used since the heartbeat before.
     """
 
     MAX_BYTES = 512
@@ -51,6 +52,7 @@ class Heartbeat(Record):
     inspected_packets: int = wire(14, UInt(_U64), default=0)
     bypassed_packets: int = wire(15, UInt(_U64), default=0)
     blocked_packets: int = wire(16, UInt(_U64), default=0)
+    busy_permille: int = wire(17, UInt(1000), default=0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

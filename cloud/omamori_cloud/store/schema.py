@@ -68,6 +68,7 @@ class Heartbeat(Base):
     inspected_packets: Mapped[int] = mapped_column(BigInteger)
     bypassed_packets: Mapped[int] = mapped_column(BigInteger)
     blocked_packets: Mapped[int] = mapped_column(BigInteger)
+    busy_permille: Mapped[int] = mapped_column(SmallInteger, server_default="0")
 
 
 class State(Base):
@@ -100,6 +101,7 @@ class Event(Base):
         UniqueConstraint("device_id", "boot", "seq", name="uq_events_origin"),
         Index("ix_events_time", "kind", "occurred_ms", "id"),
         Index("ix_events_device", "device_id", "id"),
+        Index("ix_events_feed", "feed_serial", "device_id"),
     )
 
     id: Mapped[int] = mapped_column(_RowId, primary_key=True, autoincrement=True)

@@ -135,3 +135,18 @@ def test_one_at_connect_and_one_when_the_interval_is_over(box: Box) -> None:
     thread.join(2)
     assert not thread.is_alive()
     assert [item.seq for item in box.sent] == [1, 2, 3]
+
+
+def test_processor_time_since_the_heartbeat_before(box: Box) -> None:
+    stat = box.config.paths.proc / "stat"
+    stat.parent.mkdir(parents=True, exist_ok=True)
+    for line, expected in [
+        ("cpu  100 0 100 700 100 0 0 0 50 0\ncpu0 1 2 3\n", 200),
+        ("cpu  190 0 100 710 100 0 0 0 50 0\n", 900),
+        ("cpu  190 0 100 710 100 0 0 0 50 0\n", 0),  # no time has passed
+        ("cpu  1 0 0 1 0 0 0 0 0 0\n", 0),  # went backwards
+        ("cpu  1 x\n", 0),
+        ("", 0),
+    ]:
+        stat.write_text(line)
+        assert box.worker.compose().busy_permille == expected
