@@ -136,8 +136,16 @@ class Box:
         self.worker.start()
         self.look()
 
+    def crash(self, times: int = 1) -> None:
+        """Let the engine die and its supervisor start it again; the worker looks on."""
+        for _ in range(times):
+            self.engine.restart()
+            self.look()
+
     def look(self) -> None:
-        """What the watch does every second."""
+        """What the watch and the worker do every second."""
+        (self.paths.root / "procs").write_text(f"{1000 + self.engine.generation}\n")
+        self.activator.watch_over()
         self.status.update(engine=self.watch.probe().state)
 
     def publish(self, source: PackSource, *, since: Sequence[PackSource] = ()) -> None:

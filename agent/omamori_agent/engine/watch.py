@@ -144,6 +144,14 @@ class EngineWatch:
             logger.debug("engine: %s", err)
         return Probe(EngineState.STARTING if self._has_process() else EngineState.DOWN)
 
+    def process(self) -> int | None:
+        """Return the id of the engine's process as its supervisor sees it, None if there is none."""
+        try:
+            first = self._processes.read_bytes().split(b"\n", 1)[0]
+        except OSError:
+            return None
+        return int(first) if first.isdigit() else None
+
     def _has_process(self) -> bool:
         try:
             return bool(self._processes.read_bytes())

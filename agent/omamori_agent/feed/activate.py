@@ -9,8 +9,10 @@ Order of an activation, and what a kill or a power cut leaves:
 5. It has to stay healthy for a while; then the transition ends.                done
 
 `reconcile` ends what a kill left: it repeats step 4, whose every part may be repeated, and step 5. If step 4 or 5
-fails, the serial is quarantined first, then the same steps lead back. An engine that is not inspecting anyway says
-nothing about a feed: then step 4 waits, and `reconcile` does it as soon as the engine is back.
+fails, the serial is quarantined first, then the same steps lead back. So they do when the engine dies again and again
+(`watch_over`), during an activation or within an hour after it: what a rule does to it may show late. An engine that
+is not inspecting anyway says nothing about a feed: then step 4 waits, and `reconcile` does it as soon as the engine is
+back.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from omamori_agent.status import StatusBoard
 from omamori_protocol.vocabulary import EngineState
 
 from .block_entries import blocked_lists, entries, entry_changes
+from .crash_loop import CrashLoop
 from .engine_test import EngineTest
 from .errors import ActivationInterruptedError, ActivationRolledBackError, FeedPostponedError, PackRefusedError
 from .exclusion import RuleExclusion
@@ -104,16 +107,25 @@ class Activator:
         self._must_restart = False
         self._is_verified = False
         self._leave_out_at_s = 0.0
+        self._crashes = CrashLoop(limits.crashes, limits.crash_window_s)
 
     @property
     def is_unfinished(self) -> bool:
         """Whether something is left for `reconcile`."""
         if self._store.record.transition is not None or self._gate_serial != self._store.current().serial:
             return True
+        if self._crashes.is_looping(self._clock.monotonic()):
+            return True
         wanted = self._exclusion.wanted
         if wanted is not None and (wanted != self._exclusion.applied or not self._has_just_left_out(wanted)):
             return True
         return not self._is_verified and self._is_inspecting()
+
+    def watch_over(self) -> bool:
+        """Look whether the engine has begun anew; cheap, to be called often. True if it dies again and again."""
+        now_s = self._clock.monotonic()
+        self._crashes.look(self._watch.process(), now_s)
+        return self._crashes.is_looping(now_s)
 
     def activate(self, new: StoredFeed, stop: threading.Event) -> Progress:
         """Make a stored feed the current one.
@@ -155,6 +167,10 @@ class Activator:
         if self._gate_serial != current.serial:
             self._sync_gate(current)
         record = self._store.record
+        if self.watch_over():
+            self._end_crashes(current, stop)
+            record = self._store.record
+            current = self._store.current()
         if record.transition is None:
             if self._is_inspecting():
                 self._verify(current, stop)
@@ -178,6 +194,28 @@ class Activator:
             # It has the lists that only this feed names, so it has started with this feed.
             plan = dataclasses.replace(plan, restarts=False)
         return self._finish(plan, origin, current, stop)
+
+    def _end_crashes(self, current: StoredFeed, stop: threading.Event) -> None:
+        """Go back from a feed with which the engine dies again and again, if it is new and there is one to go back to.
+
+        Raises:
+            ActivationRolledBackError: The previous feed is current again.
+        """
+        record = self._store.record
+        self._crashes.forget()
+        back: int | None
+        if record.transition is not None:
+            back = record.transition.origin
+        else:
+            age_s = self._clock.now() - record.activated_s
+            back = record.previous if 0 <= age_s <= self._limits.probation_s else None
+        old = self._store.get(back) if back is not None else None
+        if old is None or old.serial == current.serial or not self._is_allowed(old):
+            logger.warning("the engine dies again and again; feed %d stays, there is no better one", current.serial)
+            return
+        reason = "the engine dies again and again with this feed"
+        self._go_back(old, current, reason, stop)
+        raise ActivationRolledBackError(reason)
 
     def rules_to_leave_out(self) -> frozenset[int]:
         """Return which rules a new feed shall lack; before anybody has said so, those that the current one lacks."""
@@ -262,7 +300,9 @@ class Activator:
         previous = old.serial if old is not None else record.previous
         if old is not None and not self._is_allowed(old):
             previous = None
-        self._store.remember(dataclasses.replace(record, transition=None, previous=previous))
+        self._store.remember(
+            dataclasses.replace(record, transition=None, previous=previous, activated_s=int(max(0, self._clock.now())))
+        )
         self._store.prune()
         return Progress.DONE
 
@@ -273,6 +313,7 @@ class Activator:
         """Quarantine `new` and make `old` current again; what fails of that is left to `reconcile`."""
         record = self._store.record.with_quarantined(new.serial, reason)
         logger.warning("going back from feed %d to %d: %s", new.serial, old.serial, reason)
+        self._crashes.forget()
         transition = Transition(new.serial, old.serial)
         self._store.remember(dataclasses.replace(record, transition=transition))
         self._store.switch(old)
@@ -318,6 +359,8 @@ class Activator:
     def _restart(self, stop: threading.Event) -> None:
         """End the engine; its supervisor starts it again with the new configuration."""
         self._watch.expect_restart()
+        self.watch_over()  # the process that goes is not one that came
+        self._crashes.expect_restart()
         deadline = self._clock.monotonic() + self._limits.restart_timeout_s
         before = self._control.run_id()
         self._control.shutdown()
@@ -328,6 +371,8 @@ class Activator:
                     return
             except EngineUnavailableError as err:
                 logger.debug("engine not back yet: %s", err)
+            if self.watch_over():
+                raise EngineUnavailableError("the engine dies again and again after a restart")
             if self._clock.monotonic() > deadline:
                 raise EngineUnavailableError("the engine did not come back after a restart")
 

@@ -22,6 +22,7 @@ MAX_QUARANTINED = 64
 MAX_REASON_LENGTH = 200
 _MAX_BYTES = 64 * 1024
 _MAX_SERIAL = 2**31 - 1
+_MAX_TIME_S = 2**40
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,11 +45,13 @@ class Record:
         previous: Serial that was active before the current one, kept for going back.
         transition: A change that has begun and not ended.
         quarantined: Serials that were refused for good, and why; the oldest are forgotten first.
+        activated_s: When the current feed was activated, Unix time; 0 if that is not known.
     """
 
     previous: int | None = None
     transition: Transition | None = None
     quarantined: tuple[tuple[int, str], ...] = ()
+    activated_s: int = 0
 
     def quarantine_reason(self, serial: int) -> str | None:
         """Return why a serial was refused for good, or None if it was not."""
@@ -85,6 +88,12 @@ def _serial(value: Any) -> int:
     return value
 
 
+def _time(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= _MAX_TIME_S:
+        raise ValueError("not a time")
+    return value
+
+
 def _transition(body: Any) -> Transition:
     if type(body["is_unclear"]) is not bool:
         raise ValueError("not a transition")
@@ -103,4 +112,5 @@ def _parse(body: Any) -> Record:
             (_serial(serial), clean_text(str(reason), MAX_REASON_LENGTH))
             for serial, reason in body["quarantined"][-MAX_QUARANTINED:]
         ),
+        activated_s=_time(body.get("activated_s", 0)),  # records of older versions have none
     )

@@ -111,7 +111,7 @@ class FeedWorker:
         while not stop.is_set():
             now_s = self._clock.monotonic()
             is_woken = self._wake.is_set() and now_s >= first_s
-            if now_s >= until_s or now_s >= look_s or is_woken:
+            if now_s >= until_s or now_s >= look_s or is_woken or self._activator.watch_over():
                 return
             # Short enough to notice the stop; an announcement ends it at once.
             left_s = max(0.0, min(until_s, look_s) - now_s)
