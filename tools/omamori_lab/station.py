@@ -72,7 +72,14 @@ class Station:
 
     def close(self) -> None:
         """Leave the network and give the radio back; nothing happens if it was never taken."""
-        self._box.shell(f"{_ASK} terminate; rm -rf {_DIRECTORY}; ip netns delete {_NAMESPACE}", timeout_s=_SLACK_S)
+        steps = [
+            f"{_ASK} terminate",
+            # The kernel would give it back by itself, some time after the namespace is gone.
+            f"{_INSIDE} sh -c 'iw phy $(cat /sys/class/net/{_RADIO}/phy80211/name) set netns 1'",
+            f"ip netns delete {_NAMESPACE}",
+            f"rm -rf {_DIRECTORY}",
+        ]
+        self._box.shell("; ".join(steps), timeout_s=_SLACK_S)
 
     def sign_on(self, ssid: str, passphrase: str, key_management: KeyManagement) -> None:
         """Begin to sign on; `await_signed_on` tells whether it worked.
