@@ -25,6 +25,7 @@ from .health import HealthWorker
 from .heartbeat import HeartbeatWorker, LateGate
 from .identity import EnrolmentClient, IdentityHolder, IdentityStore, IdentityWorker
 from .link import LinkWorker, MQTTBroker
+from .memory import give_back
 from .notify import Notifier
 from .ports import Clock, Worker
 from .spool import Spool
@@ -148,6 +149,7 @@ def run(config: AgentConfig, notifier: Notifier, stop: threading.Event) -> int:
     agent = build(config)
     try:
         _tell_start(config, agent)
+        give_back()
         supervisor = Supervisor(
             agent.workers,
             notifier=notifier,

@@ -22,7 +22,6 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
     load_pem_private_key,
-    pkcs7,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -77,6 +76,9 @@ def parse_answer(body: bytes) -> list[x509.Certificate]:
     Raises:
         CertificateRejectedError: It is something else, or holds no or too many certificates.
     """
+    # Needed once in the life of a certificate, and brings the whole of `email` with it, which the daemon would keep.
+    from cryptography.hazmat.primitives.serialization import pkcs7  # noqa: PLC0415
+
     try:
         der = base64.b64decode(b"".join(body.split()), validate=True)
         with warnings.catch_warnings():

@@ -134,17 +134,27 @@ def test_the_devices_python_loads_every_module_of_ours_compiled(release_tree: Pa
         "    for module in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
         "        if not module.name.endswith('__main__'):\n"
         "            loaded = importlib.import_module(module.name)\n"
-        "            assert loaded.__file__.startswith('/usr/lib/omamori/python/'), loaded\n"
-        "            assert importlib.util.find_spec(module.name).cached\n"
+        "            if not loaded.__file__.startswith('/usr/lib/omamori/python/'):\n"
+        "                sys.exit(str(loaded))\n"
+        "            if not importlib.util.find_spec(module.name).cached.endswith('.opt-2.pyc'):\n"
+        "                sys.exit(module.name)\n"
         "print('ok')\n"
     )
-    output = run.run(enter.command(release_tree, "root", [], ["python3", "-I", "-c", code]), timeout_s=120)
+    output = run.run(enter.command(release_tree, "root", [], ["python3", "-IOO", "-c", code]), timeout_s=120)
     assert output.decode().strip() == "ok"
     sources = list((release_tree / "usr/lib/omamori/python/omamori_agent").rglob("*.py"))
     for source in sources:
-        compiled = source.parent / "__pycache__" / f"{source.stem}.cpython-313.pyc"
+        compiled = source.parent / "__pycache__" / f"{source.stem}.cpython-313.opt-2.pyc"
         flags = struct.unpack_from("<I", compiled.read_bytes(), 4)[0]
         assert flags == 0b01, "compiled files are by hash and unchecked"
+    others = [path for path in release_tree.rglob("*.pyc") if not path.name.endswith(".opt-2.pyc")]
+    assert not others, "every program starts Python with -OO"
+
+
+def test_every_python_program_uses_the_compiled_files(release_tree: Path) -> None:
+    for path in (release_tree / "usr/bin").glob("omamori-*"):
+        first = path.read_bytes().split(b"\n", 1)[0]
+        assert first == b"#!/usr/bin/python3 -IOO" or not first.startswith(b"#!"), path
 
 
 def test_the_hash_tree_fits_the_root_file_system(release: Path, tools: ToolsTree) -> None:
