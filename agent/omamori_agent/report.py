@@ -7,6 +7,7 @@ data partition mounted elsewhere.
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
 import sqlite3
 from typing import Any
@@ -14,25 +15,34 @@ from typing import Any
 from cryptography import x509
 
 from .config import Paths, load_provision, load_release, load_slot
+from .desired.store import STATE_NAME
 from .errors import AgentError
 from .files import read_bounded
 from .identity.store import CERTIFICATE_NAME, KEY_NAME
 from .spool import DATABASE_NAME
 
 _MAX_CERTIFICATE_BYTES = 65536
+_MAX_STATE_BYTES = 4096
 _SERIAL = re.compile(r"[0-9]{1,10}")
 
 
 def box_report(paths: Paths) -> dict[str, Any]:
     """Return everything there is to tell as plain values; what cannot be read is an ``error`` in its part."""
-    parts = {"release": _release, "device": _device, "identity": _identity, "feed": _feed, "spool": _spool}
+    parts = {
+        "release": _release,
+        "device": _device,
+        "identity": _identity,
+        "feed": _feed,
+        "desired": _desired,
+        "spool": _spool,
+    }
     report: dict[str, Any] = {}
     for name, part in parts.items():
         try:
             report[name] = part(paths)
         except FileNotFoundError as err:
             report[name] = {"error": f"{err.filename}: missing"}
-        except (AgentError, OSError, sqlite3.Error, ValueError) as err:
+        except (AgentError, OSError, sqlite3.Error, ValueError, KeyError, TypeError) as err:
             report[name] = {"error": str(err)}
     return report
 
@@ -80,6 +90,12 @@ def _feed(paths: Paths) -> dict[str, Any]:
     target = paths.feed_current.readlink()
     serial = int(target.name) if _SERIAL.fullmatch(target.name) else 0
     return {"serial": serial, "directory": str(target)}
+
+
+def _desired(paths: Paths) -> dict[str, Any]:
+    body = json.loads(read_bounded(paths.desired / STATE_NAME, _MAX_STATE_BYTES))
+    refused = body["refused"]
+    return {"version": int(body["floor"]), "refused": None if refused is None else str(refused["reason"])}
 
 
 def _spool(paths: Paths) -> dict[str, Any]:

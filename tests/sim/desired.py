@@ -44,6 +44,7 @@ class SimulatedSteering:
         self.is_there = True
         self.bypass_s = 0.0
         self.bypasses: list[float] = []
+        self.button_s = 0.0
         self.fail_closed = False
         self.epoch = 0
         self.entries: dict[bytes, bytes] = {}
@@ -60,6 +61,10 @@ class SimulatedSteering:
         self._need()
         self.bypass_s = left_s
         self.bypasses.append(left_s)
+
+    def button_left_s(self) -> float:
+        self._need()
+        return self.button_s
 
     def is_fail_closed(self) -> bool:
         self._need()

@@ -71,6 +71,13 @@ class Bypass:
             return 0.0
         return max(0.0, self._lease.until_boot_s - self._boottime_s())
 
+    def passing_s(self) -> float:
+        """Return for how many seconds more everything passes, by command or by the board's button."""
+        try:
+            return max(self.left_s(), self._gate.button_left_s())
+        except TransientError:
+            return self.left_s()
+
     def load(self) -> None:
         """Go on with what an earlier agent began, as long as the box was not restarted meanwhile."""
         lease = _load(self._path)

@@ -23,6 +23,9 @@ class SteeringPort(Protocol):
     def set_bypass(self, left_s: float) -> None:
         """Let everything pass uninspected for so many seconds from now; 0 ends it."""
 
+    def button_left_s(self) -> float:
+        """Return for how many seconds more everything passes because of the board's button; 0 if it does not."""
+
     def is_fail_closed(self) -> bool:
         """Return whether what was not inspected is dropped."""
 
@@ -52,6 +55,11 @@ class Steering:
         """Let everything pass uninspected for so many seconds from now; 0 ends it."""
         # The gate turns Unix time into time since power-on with the same clock, so a wrong clock does not matter.
         self._use(lambda gate: gate.set_bypass_until(time.time() + left_s if left_s > 0 else None))
+
+    def button_left_s(self) -> float:
+        """Return for how many seconds more everything passes because of the board's button; 0 if it does not."""
+        until = self._use(lambda gate: gate.button_until())
+        return 0.0 if until is None else max(0.0, until - time.time())
 
     def is_fail_closed(self) -> bool:
         """Return whether what was not inspected is dropped."""

@@ -33,6 +33,7 @@ from .verify import open_document
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
+STATE_NAME = "state.json"
 _MAX_STATE_BYTES = 4096
 _MAX_COMMANDS_BYTES = 16384
 _MAX_VERSION = 2**32 - 1
@@ -73,7 +74,7 @@ class DesiredStore:
 
     def __init__(self, directory: Path) -> None:
         self._document_path = directory / "document.cose"
-        self._state_path = directory / "state.json"
+        self._state_path = directory / STATE_NAME
         self._commands_path = directory / "commands.json"
         self._floor = 0
         self._refusal: Refusal | None = None

@@ -274,7 +274,7 @@ class DesiredWorker:
                     self._events.tell(f"desired state {version}: {item.part.word} refused: {item.reason}", Severity.TWO)
 
     def _publish(self) -> None:
-        left_s = self._bypass.left_s()
+        left_s = self._bypass.passing_s()
         refusal = self._store.refusal
         number, state, reason = self._command or (None, None, None)
         until_s = self._report.bypass_until_s if self._report is not None else None

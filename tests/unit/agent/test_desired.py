@@ -15,6 +15,7 @@ from omamori_agent.config import AgentConfig
 from omamori_agent.desired import DesiredLimits, DesiredWorker, PendingError
 from omamori_agent.errors import RejectedError, TransientError
 from omamori_agent.feed import RuleExclusion
+from omamori_agent.report import box_report
 from omamori_protocol import cbor, cose
 from omamori_protocol.desired import (
     DesiredState,
@@ -429,3 +430,29 @@ def test_only_the_newest_of_several_waits(box: Box) -> None:
     box.worker.step()
     assert box.report.version == 3
     assert [text for text in box.texts if "accepted" in text] == ["desired state 3 accepted"]
+
+
+def test_button_that_lets_everything_pass_is_reported(box: Box) -> None:
+    box.gate.button_s = 600.0
+    box.worker.step()
+    assert box.report.bypass_until_s == 1_790_000_600
+    box.clock.advance(1)
+    box.gate.button_s = 598.5  # the clocks differ a little: no news
+    report = box.report
+    box.worker.step()
+    assert box.report == report
+    box.gate.button_s = 0.0
+    box.worker.step()
+    assert box.report.bypass_until_s is None
+    box.gate.is_there = False
+    box.worker.step()
+    assert box.report.bypass_until_s is None
+
+
+def test_status_command_tells_version_and_refusal(box: Box) -> None:
+    box.deliver(sealed(document(5)))
+    assert box_report(box.config.paths)["desired"] == {"version": 5, "refused": None}
+    box.deliver(sealed(document(4)))
+    assert "older than 5" in box_report(box.config.paths)["desired"]["refused"]
+    (box.config.paths.desired / "state.json").write_bytes(b"[]")
+    assert "error" in box_report(box.config.paths)["desired"]
