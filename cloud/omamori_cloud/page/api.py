@@ -10,14 +10,21 @@ from fastapi.responses import JSONResponse, Response
 from omamori_cloud.as_json import alert_object, box_object, event_object, ledger_object, sums_object
 from omamori_cloud.clock import Clock, parse_moment, to_rfc3339
 from omamori_cloud.errors import QueryError
+from omamori_cloud.feed_trial import judge
 from omamori_cloud.health import assess
 from omamori_cloud.ingest import IngestStatus
 from omamori_cloud.store.database import newest_revision
 from omamori_cloud.store.queries import MAX_ALERTS, MAX_LEDGER, AlertQuery, Cursor, LedgerQuery
 from omamori_cloud.store.reader import Reader
+from omamori_ota.rollout import PERMILLE, Outcome
+from omamori_protocol.errors import ProtocolError
+from omamori_protocol.feed_offer import MAX_SERIAL
+from omamori_protocol.topics import check_channel
 from omamori_protocol.vocabulary import Function, Severity
 
 from .config import PageConfig
+
+_SILENCE_S = 900  # of a box that took a feed: fifteen heartbeats
 
 
 class API:
@@ -78,6 +85,33 @@ class API:
             }
         )
 
+    def feeds(self, request: Request) -> Response:
+        """Return how a feed does on the boxes it has reached."""
+        now_ms = self._clock()
+        parameters = _parameters(request, {"channel", "serial", "permille", "silence"})
+        channel = _channel(parameters)
+        if "serial" not in parameters:
+            raise QueryError("serial", "which feed?", hint="/api/v1/feeds?channel=stable&serial=12")
+        serial = _number(parameters, "serial", 0, MAX_SERIAL)
+        permille = _number(parameters, "permille", PERMILLE, PERMILLE)
+        silence_s = _number(parameters, "silence", _SILENCE_S, 86400)
+        facts = self._reader.trial(serial, now_ms)
+        trial = judge(facts, channel=channel, permille=permille, now_ms=now_ms, silence_s=silence_s)
+        return JSONResponse(
+            {
+                "as_of": to_rfc3339(now_ms),
+                "channel": channel,
+                "serial": serial,
+                "permille": permille,
+                "boxes": trial.tally.boxes,
+                "outcomes": {outcome.name.lower(): trial.tally.counts[outcome] for outcome in Outcome},
+                "bad": [
+                    {"device": item.device, "outcome": item.outcome.name.lower(), "reason": item.reason}
+                    for item in trial.bad
+                ],
+            }
+        )
+
     def health(self, _request: Request) -> Response:
         """Say whether the page and the store work, and whether messages come in."""
         self._reader.refusals(1)
@@ -111,9 +145,16 @@ def _number(parameters: Mapping[str, str], name: str, default: int, maximum: int
     text = parameters.get(name)
     if text is None:
         return default
-    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= maximum):
+    if not (text.isascii() and text.isdigit() and len(text) <= 10 and 1 <= int(text) <= maximum):
         raise QueryError(name, f"{text[:40]!r} is outside 1..{maximum}")
     return int(text)
+
+
+def _channel(parameters: Mapping[str, str]) -> str:
+    try:
+        return check_channel(parameters.get("channel", ""))
+    except ProtocolError as err:
+        raise QueryError("channel", str(err)[:200]) from err
 
 
 def alert_query(parameters: Mapping[str, str], now_ms: int) -> AlertQuery:

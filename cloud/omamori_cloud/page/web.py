@@ -61,6 +61,7 @@ def make_app(reader: Reader, config: PageConfig, *, clock: Clock, status: Ingest
         ("/api/v1/alerts", api.alerts),
         ("/api/v1/events", api.events),
         ("/api/v1/ledger", api.ledger),
+        ("/api/v1/feeds", api.feeds),
         ("/healthz", api.health),
     )
     for path, endpoint in routes:

@@ -21,6 +21,7 @@ from omamori_cloud.facts import (
     RefusalFacts,
     SettingsFacts,
 )
+from omamori_cloud.feed_trial import TrialFacts
 from omamori_protocol.reported import PartName, PartState
 from omamori_protocol.vocabulary import (
     Action,
@@ -37,6 +38,7 @@ from omamori_protocol.vocabulary import (
 
 from .queries import AlertPage, AlertQuery, Cursor, LedgerPage, LedgerQuery, parse_terminal
 from .schema import Device, Event, Heartbeat, LedgerEntry, LedgerTotal, Refusal, Setting, State
+from .trial_reader import read_trial
 
 MAX_BOXES = 1_000
 MAX_TERMINALS = 50
@@ -191,6 +193,10 @@ class Reader:
             .limit(MAX_TERMINALS)
         )
         return tuple(row["terminal_ip"] for row in rows)
+
+    def trial(self, serial: int, now_ms: int) -> list[TrialFacts]:
+        """Return what is known of a feed on every box."""
+        return read_trial(self._rows, serial, now_ms)
 
     def refusals(self, limit: int) -> tuple[RefusalFacts, ...]:
         """Return the newest messages that were not taken in."""
