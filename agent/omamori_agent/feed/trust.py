@@ -82,11 +82,15 @@ def make_updater(
 
 @dataclasses.dataclass(frozen=True)
 class FeedTarget:
-    """The pack that the repository names for our channel, as signed: offer, size in bytes, SHA-256."""
+    """The pack that the repository names for this box, as signed: offer, size in bytes, SHA-256.
+
+    `newest` is the newest serial it names in our channel; a candidate of it may be for other boxes only.
+    """
 
     offer: FeedOffer
     size: int
     sha256: str
+    newest: int
 
     @property
     def serial(self) -> int:
@@ -152,21 +156,14 @@ class FeedRepository:
         if target is None:
             raise RepositoryUnavailableError("the repository has no feed for this channel")
         found = _read_target(target)
-        tried = None if candidate is None else self._reaching(candidate, found)
-        if candidate is not None and tried is not None:
-            target, found = candidate, tried
+        if candidate is not None:
+            tried = _read_candidate(candidate)
+            if tried is not None and tried.serial > found.serial:
+                found = dataclasses.replace(found, newest=tried.serial)
+                if is_reached(self._device, self._channel, tried.offer.permille):
+                    target, found = candidate, tried
         self._updater, self._target = updater, target
         return found
-
-    def _reaching(self, candidate: TargetFile, everyones: FeedTarget) -> FeedTarget | None:
-        """Return what a candidate offers if this box is among those that try it."""
-        try:
-            tried = _read_target(candidate)
-        except FeedRefusedError as err:  # the channel's own pack is as good as before
-            logger.warning("candidate passed over: %s", err)
-            return None
-        is_meant = is_reached(self._device, self._channel, tried.offer.permille)
-        return tried if is_meant and tried.serial > everyones.serial else None
 
     def download(self, path: Path) -> None:
         """Download what the last `refresh` named and verify it.
@@ -264,7 +261,15 @@ def _read_target(target: TargetFile) -> FeedTarget:
     sha256 = target.hashes.get("sha256")
     if sha256 is None:
         raise FeedRefusedError(f"serial {serial}: signed without a SHA-256")
-    return FeedTarget(offer, target.length, sha256)
+    return FeedTarget(offer, target.length, sha256, newest=serial)
+
+
+def _read_candidate(target: TargetFile) -> FeedTarget | None:
+    try:
+        return _read_target(target)
+    except FeedRefusedError as err:  # the channel's own pack is as good as before
+        logger.warning("candidate passed over: %s", err)
+        return None
 
 
 def _expired_role(updater: Updater) -> str | None:

@@ -82,6 +82,7 @@ class FeedWorker:
         self._wake = threading.Event()
         self._announced = 0
         self._known = 0  # newest serial we have judged, so that announcements of it wake nobody
+        self._named = 0  # newest serial the repository has named, for us or for other boxes
         self._shown = 0  # serial last reported as active
 
     def on_announcement(self, serial: int) -> None:
@@ -151,6 +152,7 @@ class FeedWorker:
         """Ask the repository and take what is new; returns seconds until the next time."""
         try:
             target = self._repository.refresh()
+            self._named = max(self._named, target.newest)
             self._take(target, stop)
         except MetadataExpiredError as err:
             self._reporter.trouble(self._shown, FeedState.STALE, str(err))
@@ -164,7 +166,7 @@ class FeedWorker:
         except (FeedRefusedError, FeedPostponedError, SetupError, OSError) as err:
             self._reporter.trouble(self._shown, FeedState.REFUSED, str(err))
         else:
-            if self._announced <= self._known:
+            if self._announced <= max(self._known, self._named):
                 self._backoff.reset()
                 jitter = self._limits.poll_jitter
                 return self._limits.poll_s * self._uniform(1 - jitter, 1 + jitter)

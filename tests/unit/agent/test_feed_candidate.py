@@ -97,3 +97,11 @@ def test_a_kill_on_the_way_back_is_made_good(protected: Box, name: str, *, is_af
     protected.poll()
     assert protected.active == 5
     assert protected.store.record.quarantine_reason(6) == "withdrawn by the publisher"
+
+
+def test_boxes_that_are_not_meant_ask_no_more_often(protected: Box) -> None:
+    offer_candidate(protected, changed_rules(2), PLACE)
+    protected.worker.on_announcement(2)
+    assert protected.poll() >= protected.limits.poll_s * (1 - protected.limits.poll_jitter)
+    protected.worker.on_announcement(3)  # which the repository does not have yet
+    assert protected.poll() <= protected.limits.retry_cap_s
