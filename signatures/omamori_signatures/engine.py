@@ -75,7 +75,7 @@ threshold-file: DIRECTORY/threshold.config
 exception-policy: ignore
 stats: {enabled: no}
 outputs:
-  - eve-log: {enabled: yes, filetype: regular, filename: eve.json, types: [{alert: {metadata: yes}}]}
+  - eve-log: {enabled: yes, filetype: regular, filename: eve.json, pcap-file: yes, types: [{alert: {metadata: yes}}]}
 stream: {checksum-validation: no, inline: auto, reassembly: {depth: 20 MiB}}
 app-layer:
   protocols:
@@ -128,7 +128,7 @@ class Engine:
         _expect_success(status, output)
 
     def replay(self, manifest: FeedManifest, files: Mapping[str, bytes], capture: Path) -> list[dict[str, Any]]:
-        """Let the engine inspect a capture as if it stood in the wire; return its alerts.
+        """Let the engine inspect a capture, or all of a directory, as if it stood in the wire; return its alerts.
 
         Raises:
             EngineError: It refused the feed or the capture, or could not be started.

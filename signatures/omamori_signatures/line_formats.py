@@ -48,7 +48,10 @@ def _kind_by(source: Source, text: str) -> TokenKind:
 
 
 def read_plain(member: Member, source: Source) -> Iterator[Saying]:
-    """Read one indicator a line; of what follows it, nothing is looked at but a score."""
+    """Read one indicator a line; of what follows it, nothing is looked at but a score.
+
+    A path without a host, as some mixed lists have them, says nothing to a box.
+    """
     for number, line in read_lines(member.stream):
         if line is None:
             yield Bad(number, _UNREADABLE)
@@ -60,7 +63,7 @@ def read_plain(member: Member, source: Source) -> Iterator[Saying]:
         text = fields[0] if "://" in fields[0] else re.split("[#;,]", fields[0], maxsplit=1)[0]
         if not text:
             yield Bad(number, "nothing before the comment")
-        elif source.minimum_score and not _scores(fields, source.minimum_score):
+        elif text.startswith("/") or (source.minimum_score and not _scores(fields, source.minimum_score)):
             yield Skipped(number)
         else:
             yield Token(number, _kind_by(source, text), text)
