@@ -136,6 +136,8 @@ class DesiredWorker:
         self._dues = dues
         self._budget = Budget(limits.refusals, limits.refusals_per_s, clock)
         self._untold = 0
+        self._retry_s = 0.0
+        self._retry_at_s = 0.0
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._document: bytes | None = None
@@ -199,7 +201,9 @@ class DesiredWorker:
         """Look at what was delivered, at the parts and at ends."""
         self._wake.clear()
         with self._lock:
-            document, self._document = self._document, None
+            document = None
+            if self._clock.monotonic() >= self._retry_at_s:
+                document, self._document = self._document, None
             waiting = list(self._waiting)
             self._waiting.clear()
         if document is not None:
@@ -219,27 +223,34 @@ class DesiredWorker:
     def _take_document(self, signed: bytes) -> None:
         if self._in_force is not None and signed == self._in_force.signed:
             return  # the broker delivers the retained one at each connection
-        mark = digest(signed)
-        refusal = self._store.refusal
-        if refusal is not None and refusal.digest == mark:
-            return  # the same again: told already
         try:
             document = open_document(signed, self._keys, self._device)
             judge_document(document, floor=self._store.floor, now_s=self._clock.now())
             self._in_force = self._store.accept(document, signed)
         except DocumentRefusedError as err:
-            self._refuse(mark, err)
+            self._refuse(digest(signed), err)
             return
         except TransientError as err:
-            logger.warning("%s", err)
+            if self._retry_s == 0:
+                logger.warning("%s", err)
+            self._retry_s = min(self._limits.retry_cap_s, max(self._limits.poll_s, self._retry_s * 2))
+            self._retry_at_s = self._clock.monotonic() + self._retry_s
             with self._lock:
-                self._document = self._document or signed  # nothing newer came: try again at the next look
+                self._document = self._document or signed  # unless a newer one has come meanwhile
             return
+        self._retry_s = 0.0
         self._events.tell(f"desired state {document.version} accepted")
         self._told.clear()
         self._progress.begin()
 
     def _refuse(self, mark: bytes, err: DocumentRefusedError) -> None:
+        """Tell a refusal, once: the broker delivers the retained document at each connection.
+
+        It was judged again all the same: the clock, or the keys of a newer image, may have changed the answer.
+        """
+        told = self._store.refusal
+        if told is not None and told.digest == mark:
+            return
         if not self._budget.spend():
             self._untold += 1
             logger.debug("desired state refused: %s", err)

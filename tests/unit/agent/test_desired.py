@@ -65,16 +65,18 @@ class Box:
     def __init__(self, root: Path, keys: list[Ed25519PrivateKey] | None = None) -> None:
         self.config: AgentConfig = box_config(root)
         self.config.paths.desired.mkdir(parents=True)
-        pem = b"".join(
-            key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-            for key in ([KEY] if keys is None else keys)
-        )
-        self.config.paths.desired_keys.write_bytes(pem)
+        self.trust([KEY] if keys is None else keys)
         self.clock = ManualClock()
         self.outbox = MemoryOutbox()
         self.gate = SimulatedSteering()
         self.limits = DesiredLimits()
         self.restart()
+
+    def trust(self, keys: list[Ed25519PrivateKey]) -> None:
+        """Be an image that trusts these keys."""
+        how = (serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        pem = b"".join(key.public_key().public_bytes(*how) for key in keys)
+        self.config.paths.desired_keys.write_bytes(pem)
 
     def restart(self) -> None:
         self.wifi = FakePart(PartName.WIFI)
@@ -234,6 +236,25 @@ def test_refused_document_changes_nothing_and_is_told_once(box: Box, name: str) 
     assert box.settle().refused_reason is None
 
 
+def test_document_refused_for_a_wrong_clock_is_taken_when_the_clock_is_right(box: Box) -> None:
+    signed = sealed(document(1, wifi=WIFI))
+    box.clock.advance(20_000_000)
+    assert "expired" in (box.deliver(signed).refused_reason or "")
+    box.clock.advance(-20_000_000)
+    box.restart()
+    assert box.deliver(signed).version == 1
+    assert box.report.refused_reason is None
+
+
+def test_document_of_a_key_that_only_a_newer_image_knows(tmp_path: Path) -> None:
+    box = Box(tmp_path, keys=[FOREIGN])
+    signed = sealed(document(1))
+    assert "not signed" in (box.deliver(signed).refused_reason or "")
+    box.trust([FOREIGN, KEY])
+    box.restart()
+    assert box.deliver(signed).version == 1
+
+
 def test_a_flood_of_bad_documents_is_told_a_few_times_an_hour(box: Box) -> None:
     for version in range(2, 50):
         box.deliver(sealed(document(version), FOREIGN))
@@ -286,6 +307,9 @@ def test_disk_that_is_full_keeps_the_document_before_and_tries_again(box: Box, m
     assert box.deliver(sealed(document(2, wifi=WIFI))).version == 1
     assert WIFI not in box.wifi.seen
     monkeypatch.undo()
+    box.worker.step()
+    assert box.worker.version == 1  # not at once: the disk may stay full for long
+    box.clock.advance(1)
     box.worker.step()
     assert box.worker.version == 2
     assert box.wifi.seen[-1] == WIFI
