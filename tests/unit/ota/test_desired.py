@@ -204,3 +204,9 @@ def test_command_line_that_would_reach_nobody_signs_nothing(tmp_path: Path, caps
     assert not (tmp_path / "keys/desired/published").exists()
     assert cli.main(["desired", "show", keys, "--device", DEVICE]) == 1
     assert "nothing has been signed" in capsys.readouterr().err
+
+
+def test_example_of_the_guide_is_accepted() -> None:
+    guide = (Path(__file__).parents[3] / "docs/desired-state.md").read_text(encoding="utf-8")
+    example = guide.partition("```json\n")[2].partition("```")[0]
+    assert set(parse_settings(example.encode())) == set(FULL)
