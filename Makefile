@@ -5,7 +5,7 @@ PY := .venv/bin/python
 KEYS := build/keys
 ARGS ?=
 
-.PHONY: help setup run test test-fast check format lock image keys bench bench-wire bench-faults bench-office clean distclean
+.PHONY: help setup run test test-fast check format lock image keys bench bench-wire bench-faults bench-office bench-feed clean distclean
 
 help: ## this list
 	@printf 'Omamori: firmware, agent, feeds and cloud of a bridge-mode security appliance\n\n'
@@ -53,6 +53,9 @@ bench-faults: setup ## how long each failure interrupts traffic
 
 bench-office: setup ## a hundred office PCs for ten minutes
 	@.venv/bin/omamori-lab bench office $(ARGS)
+
+bench-feed: setup ## bytes, memory and times of feeds (ARGS='--rules DIR --lists DIR' for real ones)
+	@.venv/bin/omamori-lab bench feed $(ARGS)
 
 lock: setup ## renew the hash locks of the Python dependencies (ARGS=--upgrade for newest)
 	@tools/lock.sh $(ARGS)

@@ -11,13 +11,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import bench, bench_wire, bench_wire_report, machine
+from . import bench, bench_feed, bench_wire, bench_wire_report, machine
 from .benchmark import Benchmark
 from .display import Display
 from .rule_set import RuleSet, obtain_rules
 from .settings import TREE, LabSettings
 
 RULES_VARIABLE = "OMAMORI_BENCH_RULES"
+LISTS_VARIABLE = "OMAMORI_BENCH_LISTS"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +51,22 @@ def _wire(options: argparse.Namespace, display: Display) -> Benchmark:
     )
 
 
+def _feed(options: argparse.Namespace, display: Display) -> Benchmark:
+    settings = dataclasses.replace(LabSettings(), state=options.state.absolute(), page_port=0)
+    lists = options.lists or (Path(found) if (found := os.environ.get(LISTS_VARIABLE)) else None)
+    return bench_feed.measure(
+        settings,
+        display,
+        lists=lists,
+        rules=_rule_directories(options),
+        only=options.only,
+        indicators=options.indicators,
+    )
+
+
 BENCHES = {
     "chain": _Bench("image, build, boot, agent, traffic through the box in QEMU", _chain),
+    "feed": _Bench("increments, compiling, activating, lookups, and published → blocked", _feed),
     "wire": _Bench("bare bridge, stock engine and Omamori at native speed", _wire),
 }
 
@@ -74,7 +89,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--seconds", type=_positive, metavar="S", help="wire: of one measurement (2); office: in all (600)"
     )
-    command.add_argument("--only", type=_names, default=[], metavar="A,B", help="wire and faults: only these")
+    command.add_argument("--only", type=_names, default=[], metavar="A,B", help="wire, faults and feed: only these")
     command.add_argument(
         "--rules",
         type=Path,
@@ -83,13 +98,23 @@ def add_options(command: argparse.ArgumentParser) -> None:
         help=f"directory with real rules, may be given again (or {RULES_VARIABLE}, separated by colons); "
         "without any, rules are generated",
     )
+    command.add_argument(
+        "--lists", type=Path, metavar="DIR", help=f"feed: directory with archives of real lists (or {LISTS_VARIABLE})"
+    )
+    command.add_argument(
+        "--indicators", type=_positive, default=100, metavar="N", help="feed: published in the lab, %(default)s"
+    )
     command.add_argument("--boots", type=_positive, default=3, metavar="N", help="chain: later boots, %(default)s")
     command.add_argument("--warm-only", action="store_true", help="chain: leave out the build without any cache")
 
 
 def _rules(options: argparse.Namespace, wanted: int) -> RuleSet:
+    return obtain_rules(_rule_directories(options), wanted)
+
+
+def _rule_directories(options: argparse.Namespace) -> list[Path]:
     given = [Path(name) for name in os.environ.get(RULES_VARIABLE, "").split(":") if name]
-    return obtain_rules(options.rules or given, wanted)
+    return options.rules or given
 
 
 def _today() -> str:
