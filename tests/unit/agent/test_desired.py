@@ -30,6 +30,7 @@ from sim.box import DEVICE, box_config
 from sim.clock import ManualClock
 from sim.desired import SimulatedSteering
 from sim.outbox import MemoryOutbox
+from sim.power import PowerCut, count_steps, power_cut_before
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 FOREIGN = Ed25519PrivateKey.from_private_bytes(bytes(32))
@@ -313,6 +314,35 @@ def test_disk_that_is_full_keeps_the_document_before_and_tries_again(box: Box, m
     box.worker.step()
     assert box.worker.version == 2
     assert box.wifi.seen[-1] == WIFI
+
+
+def test_power_cut_at_every_step_of_taking_a_document(tmp_path: Path) -> None:
+    """Afterwards the old or the new one is in force, whole, and what is older than it stays refused."""
+    old, new = sealed(document(4)), sealed(document(5, policy=Policy(fail_closed=True)))
+
+    def fresh(name: str) -> Box:
+        box = Box(tmp_path / name)
+        box.deliver(old)
+        return box
+
+    box = fresh("count")
+    steps = count_steps(lambda: box.deliver(new))
+    assert steps >= 8
+    seen = set()
+    for step in range(1, steps + 1):
+        box = fresh(str(step))
+        with pytest.raises(PowerCut), power_cut_before(step):
+            box.deliver(new)
+        box.gate.reset()
+        box.restart()
+        box.worker.step()
+        seen.add(box.worker.version)
+        assert box.gate.fail_closed is (box.worker.version == 5), f"step {step}"
+        assert not list(box.config.paths.desired.glob("*.bad"))
+        assert "older" in (box.deliver(sealed(document(3))).refused_reason or "")
+        assert box.deliver(new).version == 5
+        assert box.gate.fail_closed
+    assert seen == {4, 5}
 
 
 @pytest.mark.parametrize("damage", ["junk", "tampered", "of another key", "of another box"])
