@@ -87,6 +87,15 @@ class Candidate:
             self._repository.put(targets, self._candidate_path, pack.data, offer.to_custom())
             return self._sign(current, serial)
 
+    def offer(self) -> FeedOffer:
+        """Return what is offered to whom now.
+
+        Raises:
+            RejectedError: There is no candidate.
+        """
+        with self._repository.changing() as current:
+            return self._offer(current)
+
     def reach(self, permille: int) -> Published:
         """Offer the candidate to more of the fleet.
 

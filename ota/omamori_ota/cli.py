@@ -20,6 +20,7 @@ from omamori_protocol.topics import Leaf, check_channel, device_topic
 
 from . import announcement, factory, keys, packs, pki
 from .broker import BrokerAddress, publish
+from .cli_candidate import CandidateCommands, add_candidate_commands
 from .clock import parse_duration, system_clock
 from .enrolment_server import ServerLimits
 from .enrolment_service import ServiceConfig, parse_listen, serve
@@ -309,6 +310,11 @@ def _add_announcement(parser: argparse.ArgumentParser, *, required: bool) -> Non
     parser.add_argument("--tls-dir", metavar="DIR", type=Path, help="TLS directory of the client `publisher`")
 
 
+def _add_candidate(parser: argparse.ArgumentParser) -> None:
+    _add_repository(parser)
+    _add_announcement(parser, required=False)
+
+
 def _add_pki(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("keys", metavar="KEYS", type=Path, help="key directory")
     parser.add_argument("out", metavar="OUT", type=Path, help="directory to make")
@@ -454,6 +460,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="omamori-ota", description="Keys, repository and identities of Omamori.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_repository_commands(commands)
+    add_candidate_commands(commands, CandidateCommands(_repository, _broker), _add_candidate)
     _add_identity_commands(commands)
     _add_box_commands(commands)
     return parser
