@@ -51,6 +51,7 @@ class FeedDesk:
         self.repository = self._run / "repository"
         self.served = self._run / "served"
         self.serial = 0
+        self._published: Path | None = None
 
     def open(self) -> None:
         """Make the repository and publish the first feed."""
@@ -79,13 +80,32 @@ class FeedDesk:
             announce: Tell the boxes through the broker.
             expires: Lifetime of what is signed, for example ``timestamp=2s``.
         """
-        return self.publish_pack(self.build(), self.repository, announce=announce, expires=expires)
+        before = self._published
+        pack = self.build()
+        increment = self._increment(before, pack) if before is not None else None
+        return self.publish_pack(pack, self.repository, announce=announce, expires=expires, increment=increment)
 
-    def publish_pack(self, pack: Path, repository: Path, *, announce: bool, expires: str | None = None) -> Publication:
-        """Publish a pack into a repository."""
+    def _increment(self, before: Path, pack: Path) -> Path:
+        out = pack.with_name(f"{pack.name}.increment")
+        call("omamori-feed", "increment", before, pack, "--out", out)
+        return out
+
+    def publish_pack(
+        self,
+        pack: Path,
+        repository: Path,
+        *,
+        announce: bool,
+        expires: str | None = None,
+        increment: Path | None = None,
+    ) -> Publication:
+        """Publish a pack into a repository, with the increment that leads to it if there is one."""
         words: list[str | Path] = ["publish", "feed", self._keys, repository, pack, "--channel", CHANNEL]
         words += ["--expires", expires] if expires else []
+        words += ["--increment", increment] if increment else []
         self._ota(*words, announce=announce)
+        if repository == self.repository:
+            self._published = pack
         return Publication(self.serial, (repository / "metadata" / "timestamp.json").stat().st_mtime)
 
     def announce(self, repository: Path | None = None) -> None:
