@@ -1,4 +1,7 @@
-"""Command line `omamori-feed`: build a feed pack, show one, check one.
+"""Command line `omamori-feed`: from published lists to a checked feed pack, and the operator's questions to it.
+
+`fetch` brings sources up to date, `compile` makes a pack of them, `check` decides whether it may be published; `build`
+makes a pack of one directory of own lists, as the demonstration feed is one. `status`, `diff` and `explain` look.
 
 Nothing is decided here. Errors of this package become ``error:`` and ``hint:`` on stderr and exit status 1; wrong
 usage is 2, Ctrl-C is 130.
@@ -10,6 +13,7 @@ import argparse
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -20,12 +24,25 @@ from omamori_protocol.errors import ProtocolError
 from omamori_protocol.feed_manifest import FeedManifest
 from omamori_protocol.topics import check_channel
 
+from .applications import read_applications
+from .assembly import Ingredients, assemble
+from .catalogue import read_catalogue
 from .compiler import CompiledFeed, compile_feed, parse_created
+from .download import Downloader, Limits
 from .engine import Engine
-from .errors import EngineError, FeedError
+from .errors import CheckError, EngineError, FeedError, SourceError
+from .explain import Explainer, compare_serials
+from .fetch import Fetcher, FetchReport
+from .history import History
 from .increment_writer import write_increment
-from .pack_reader import check_content, read_pack
+from .pack_reader import read_pack
 from .pack_writer import write_pack
+from .policy import read_policy
+from .publication_check import CheckPlan, check_pack
+from .source_store import SourceStore
+
+# In the source tree the data stands beside the package.
+_DATA = Path(__file__).resolve().parents[1]
 
 
 def _created(options: argparse.Namespace) -> str:
@@ -95,6 +112,144 @@ def _engine(options: argparse.Namespace) -> Engine | None:
     return Engine.on_this_machine(options.engine) if options.engine is not None else None
 
 
+def _found_engine(options: argparse.Namespace) -> Engine | None:
+    """Return the engine that was given, or the one of this machine; None only if the user wants none."""
+    if options.without_engine:
+        return None
+    engine = _engine(options)
+    program = shutil.which("suricata")
+    if engine is None and program is None:
+        raise EngineError("no engine found", hint="--engine PROGRAM, --engine-root DIR, or --without-engine")
+    return engine or Engine.on_this_machine(Path(program or ""))
+
+
+def _now() -> str:
+    return parse_created(str(int(time.time())))
+
+
+def _fetch(options: argparse.Namespace) -> None:
+    catalogue = read_catalogue(options.sources)
+    store = SourceStore(options.store)
+    downloader = None if options.offline else Downloader(Limits(total_s=options.timeout))
+    fetcher = Fetcher(catalogue, store, downloader, _now)
+    if options.accept is not None:
+        reports = [fetcher.accept(catalogue.find(options.accept))]
+    else:
+        wanted = [catalogue.find(name) for name in options.source]
+        reports = fetcher.fetch_all(wanted or catalogue.enabled())
+    if options.json:
+        print(json.dumps([dataclasses.asdict(report) for report in reports], indent=2))
+    else:
+        for report in reports:
+            _print_fetched(report)
+    without = [report.source for report in reports if not report.has_copy]
+    if without:
+        raise SourceError(f"no copy of {', '.join(without)}"[:300], hint="see the reasons above")
+
+
+def _print_fetched(report: FetchReport) -> None:
+    for line in report.bad_lines:
+        print(f"warning: {report.source}: {line.file}, line {line.number}: {line.reason}; left out", file=sys.stderr)
+    bad = f", {report.bad} bad lines" if report.bad else ""
+    print(f"{report.source}: {report.outcome}; {report.used} entries{bad}")
+    if report.reason:
+        print(f"warning: {report.reason}", file=sys.stderr)
+
+
+def _compile(options: argparse.Namespace) -> None:
+    data = options.sources.parent
+    ingredients = Ingredients(
+        catalogue=read_catalogue(options.sources),
+        policy=read_policy(options.policy or data / "policy.toml"),
+        applications=read_applications(options.applications or data / "applications.toml"),
+        store=SourceStore(options.store),
+        engine=_found_engine(options),
+    )
+    created = _created(options)
+    history = History(options.history or options.store / "history").write(options.serial, created)
+    made = assemble(
+        ingredients, serial=options.serial, created=created, channel=check_channel(options.channel), history=history
+    )
+    pack = write_pack(made.manifest, made.files)
+    write_atomic(options.out, pack)
+    if options.json:
+        print(json.dumps({**made.report, "bytes": len(pack)}, indent=2))
+        return
+    for source in made.report["sources"]:
+        for item in source.get("left_out", []):
+            print(f"warning: {source['source']}: rule {item['sid']}: {item['reason']}; left out", file=sys.stderr)
+    for item in made.manifest.lists:
+        print(f"list {item.name}: {item.count} of kind {item.kind}")
+    for rules in made.manifest.rules:
+        print(f"{rules.path}: {rules.count} rules")
+    print(f"taken out by allow-lists: {made.report['allowed']}")
+    print(f"{options.out}: serial {options.serial}, channel {options.channel}, {len(pack)} bytes")
+
+
+def _status(options: argparse.Namespace) -> None:
+    store, history = SourceStore(options.store), History(options.history or options.store / "history")
+    sources = []
+    for source in read_catalogue(options.sources).enabled():
+        copy, refusal = store.provenance(source.name), store.refusal(source.name)
+        sources.append(
+            {
+                "source": source.name,
+                "licence": source.licence,
+                "copy": dataclasses.asdict(copy) if copy else None,
+                "refused": dataclasses.asdict(refusal) if refusal else None,
+            }
+        )
+    serials = history.serials()
+    entries = history.report(serials[-1])["entries"] if serials else {}
+    if options.json:
+        print(json.dumps({"sources": sources, "serials": serials, "entries": entries}, indent=2))
+        return
+    for item in sources:
+        print(_status_line(str(item["source"]), store))
+    print(f"serials kept: {', '.join(map(str, serials)) or 'none'}")
+    print("".join(f"list {name}: {count}\n" for name, count in entries.items()), end="")
+
+
+def _status_line(name: str, store: SourceStore) -> str:
+    copy, refused = store.provenance(name), store.refusal(name)
+    words = f"{copy.used} entries, of {copy.fetched}, checked {copy.checked}" if copy else "no copy"
+    return f"{name}: {words}" + (f"; REFUSED {refused.at}: {refused.reason}" if refused else "")
+
+
+def _diff(options: argparse.Namespace) -> None:
+    change = compare_serials(History(options.history), options.old, options.new)
+    if options.json:
+        print(json.dumps(change, indent=2))
+        return
+    for name, source in change["sources"].items():
+        print(f"source {name}: {source}")
+    for name, item in [*change["lists"].items(), ("rules", change["rules"])]:
+        if item["added"] or item["removed"]:
+            print(f"{name}: +{item['added']} -{item['removed']}")
+            print("".join(f"  + {entry}\n" for entry in item["added_first"]), end="")
+            print("".join(f"  - {entry}\n" for entry in item["removed_first"]), end="")
+
+
+def _explain(options: argparse.Namespace) -> None:
+    history = History(options.history)
+    found = Explainer(history, options.serial or history.latest()).explain(options.indicator)
+    if options.json:
+        print(json.dumps(dataclasses.asdict(found), indent=2))
+        return
+    print(f"{found.indicator}: {found.verdict} (serial {found.serial})")
+    for match in found.matches:
+        stars = "★" * match.severity
+        print(f"  {match.action} as {match.function} {stars}: {match.entry} is in list {match.list}")
+        print(f"    since {match.since} (serial {match.since_serial})")
+        for source in match.sources:
+            print(f"    from {source['source']} ({source['attribution']}), copy of {source['fetched']}")
+    for item in found.allowed:
+        print(f"  taken out of list {item['list']}: {item['allow_list']} keeps {item['allowed']} reachable")
+        print(f"    listed by {item['sources']}")
+    if found.rule is not None:
+        print(f"  rule of {found.rule['source']}: {found.rule['action']}: {found.rule['message']}")
+
+
 def _load(path: Path) -> tuple[FeedManifest, dict[str, bytes]]:
     if path.is_dir():
         feed = compile_feed(path, serial=1, created=parse_created("0"), channel="check")
@@ -105,11 +260,27 @@ def _load(path: Path) -> tuple[FeedManifest, dict[str, bytes]]:
 
 def _check(options: argparse.Namespace) -> None:
     manifest, files = _load(options.what)
-    check_content(manifest, files)
     engine = _engine(options)
-    if engine is not None:
-        engine.test(manifest, files)
-    print(f"{options.what}: good; {'the engine loads it' if engine else 'the engine was not asked (--engine)'}")
+    if engine is None and (options.cases is not None or options.probes):
+        raise EngineError("cases and probes need an engine", hint="--engine PROGRAM or --engine-root DIR")
+    plan = CheckPlan(
+        engine=engine,
+        popular=tuple(options.popular),
+        board=options.board,
+        budget=read_policy(options.policy).budget if options.board is not None else None,
+        cases=options.cases,
+        probes=options.probes,
+    )
+    report = check_pack(manifest, files, plan)
+    if options.json:
+        print(json.dumps(dataclasses.asdict(report), indent=2))
+        return
+    cost = report.cost
+    print(f"estimate: {cost.steady_mib} MiB, {cost.peak_mib} MiB while reloading, {cost.load_s} s to load")
+    if report.engine_load_s is not None:
+        print(f"engine here: {report.engine_peak_mib} MiB, {report.engine_load_s} s")
+    asked = "the engine loads it" if engine else "the engine was not asked (--engine)"
+    print(f"{options.what}: good ({', '.join(report.done)}); {asked}")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -145,8 +316,74 @@ def build_parser() -> argparse.ArgumentParser:
     where.add_argument(
         "--engine-root", metavar="DIR", type=Path, help="the same with the engine of an unpacked Debian root"
     )
+    command.add_argument(
+        "--popular", metavar="FILE", type=Path, action="append", default=[], help="sites never blocked"
+    )
+    command.add_argument("--cases", metavar="DIR", type=Path, help="play these cases to the engine")
+    command.add_argument("--probes", action="store_true", help="play entries of every list to the engine")
+    command.add_argument("--board", metavar="TOML", type=Path, help="board whose limits the pack must keep")
+    command.add_argument("--policy", metavar="TOML", type=Path, default=_DATA / "policy.toml", help="for its budget")
+    command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=_check)
+    _add_operator_commands(commands)
     return parser
+
+
+def _add_operator_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser("fetch", help="bring the copies of sources up to date")
+    _add_store(command)
+    command.add_argument("--source", metavar="NAME", action="append", default=[], help="only this one; repeatable")
+    command.add_argument("--accept", metavar="NAME", help="take the copy of this source that was refused last")
+    command.add_argument("--offline", action="store_true", help="only sources that are files of this machine")
+    command.add_argument("--timeout", metavar="SECONDS", type=float, default=300.0, help="per source (%(default)s)")
+    command.set_defaults(run=_fetch)
+
+    command = commands.add_parser("compile", help="make a feed pack of the copies of all sources")
+    _add_store(command)
+    command.add_argument("--policy", metavar="TOML", type=Path, help="default: beside the catalogue")
+    command.add_argument("--applications", metavar="TOML", type=Path, help="default: beside the catalogue")
+    command.add_argument("--serial", type=int, required=True, help="serial of the pack; boxes only go forward")
+    command.add_argument("--out", type=Path, required=True, help="pack to write")
+    command.add_argument("--channel", default="demo", help="feed channel (default: %(default)s)")
+    command.add_argument("--created", metavar="TIME", help="RFC 3339 time or seconds; default SOURCE_DATE_EPOCH or now")
+    where = command.add_mutually_exclusive_group()
+    where.add_argument("--engine", metavar="PROGRAM", type=Path, help="default: `suricata` on the PATH")
+    where.add_argument("--engine-root", metavar="DIR", type=Path, help="the engine of an unpacked Debian root")
+    where.add_argument("--without-engine", action="store_true", help="take rules over that no engine has seen")
+    command.set_defaults(run=_compile)
+
+    command = commands.add_parser("status", help="show copies of sources, refusals, and the newest pack")
+    _add_store(command)
+    command.set_defaults(run=_status)
+
+    command = commands.add_parser("diff", help="show what changed between two serials")
+    command.add_argument("old", metavar="OLD_SERIAL", type=int)
+    command.add_argument("new", metavar="NEW_SERIAL", type=int)
+    command.add_argument("--history", metavar="DIR", type=Path, required=True, help="kept by `compile`")
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.set_defaults(run=_diff)
+
+    command = commands.add_parser("explain", help="why is this blocked, since when, from which source")
+    command.add_argument("indicator", metavar="INDICATOR", help="domain, address, URL, SHA-256, or id of a rule")
+    command.add_argument("--history", metavar="DIR", type=Path, required=True, help="kept by `compile`")
+    command.add_argument("--serial", type=int, help="default: the newest")
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.set_defaults(run=_explain)
+
+
+def _add_store(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--sources", metavar="TOML", type=Path, default=_DATA / "sources.toml", help="catalogue (default: %(default)s)"
+    )
+    command.add_argument("--store", metavar="DIR", type=Path, required=True, help="copies of sources")
+    command.add_argument("--history", metavar="DIR", type=Path, help="of packs (default: STORE/history)")
+    command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _details(err: Exception) -> tuple[str, ...]:
+    if isinstance(err, EngineError):
+        return err.reasons
+    return err.findings if isinstance(err, CheckError) else ()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -156,7 +393,7 @@ def main(arguments: list[str] | None = None) -> int:
         options.run(options)
     except (FeedError, ProtocolError) as err:
         print(f"error: {err}", file=sys.stderr)
-        for reason in err.reasons if isinstance(err, EngineError) else ():
+        for reason in _details(err):
             print(f"  {reason}", file=sys.stderr)
         if err.hint:
             print(f"hint: {err.hint}", file=sys.stderr)

@@ -86,7 +86,7 @@ def _checksum(header: bytes) -> int:
     total = sum(struct.unpack(f">{len(header) // 2}H", header))
     while total > 0xFFFF:
         total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+    return 0xFFFF - int(total)
 
 
 def dns_query(name: str) -> bytes:
