@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from omamori_agent.gate import BadPrefixError, BlockListFullError, Gate, PrefixTooWideError, layout
 from omamori_agent.gate.block_list import BATCH, parse_prefix
 from omamori_agent.gate.values import prefix_key
-from sim.gate_maps import MemoryMap, make_gate, make_maps
+from sim.memory_maps import MemoryMap, make_gate, make_maps
 
 
 @pytest.fixture

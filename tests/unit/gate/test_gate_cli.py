@@ -12,7 +12,7 @@ import pytest
 from omamori_agent.gate import layout
 from omamori_agent.gate.cli import main
 from omamori_agent.gate.layout import ControlSlot, Counter, Uninspected
-from sim.gate_maps import MemoryMap, make_maps, set_slot
+from sim.memory_maps import MemoryMap, make_maps, set_slot
 
 CLIENT = bytes(10) + b"\xff\xff" + bytes([192, 168, 10, 11])
 SERVER = bytes(10) + b"\xff\xff" + bytes([198, 51, 100, 10])

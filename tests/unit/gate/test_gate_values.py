@@ -23,7 +23,7 @@ from omamori_agent.gate import (
 from omamori_agent.gate.layout import ControlSlot, ExemptKind, Uninspected
 from omamori_agent.gate.wire import BRIDGE_SETTINGS, unset_bridge_settings
 from omamori_protocol.vocabulary import Direction
-from sim.gate_maps import NOW, OWN_MAC, SINCE_BOOT, MemoryMap, make_gate, make_maps, set_slot
+from sim.memory_maps import NOW, OWN_MAC, SINCE_BOOT, MemoryMap, make_gate, make_maps, set_slot
 
 CLIENT = bytes(10) + b"\xff\xff" + bytes([192, 168, 10, 11])
 SERVER6 = ipaddress.IPv6Address("2001:db8::1").packed
