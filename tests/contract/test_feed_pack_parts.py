@@ -35,7 +35,7 @@ def test_demonstration_feed_in_the_agents_store(tmp_path: Path) -> None:
             assert (engine / f"{item.name}.sha256").read_text()
     assert {line for line, _number in entries(feed)} >= {b"203.0.113.99", b"2001:db8:bad::99"}
     rules = [line for line in (engine / "all.rules").read_text().splitlines() if line and not line.startswith("#")]
-    assert len(rules) == feed.rule_count > 0
+    assert len(rules) == feed.rule_count + 1 > 1  # and the canary
     declared = (engine / "datasets.yaml").read_text()
     assert all(f"  {item.name}:\n" in declared for item in lists if item.kind is ListKind.DOMAIN)
     assert make_plan(store.current().manifest, feed.manifest).restarts

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 _DATASET = re.compile(r"dataset:\s*isset,\s*([a-z0-9-]+)")
+_CANARY = re.compile(r'content:"([0-9a-f]{32})\.invalid"')
 _DIGESTS = re.compile(r"filesha256:\s*([a-z0-9.-]+)")
 BUILT_IN_RULES = 2
 
@@ -39,6 +40,8 @@ class SimulatedEngine:
         self.answer: Callable[[str], bytes | None] = lambda _command: None  # overrides an answer
         self.before_reload: Callable[[], None] = lambda: None
         self.comes_back = True
+        self.sees_packets = True
+        self._canaries: list[str] = []
         self.on_start: Callable[[], None] = lambda: None
         self._started_s = 0.0
         self._server: socket.socket | None = None
@@ -93,6 +96,12 @@ class SimulatedEngine:
         thread = threading.Thread(target=target, args=args, daemon=True)
         self._threads.append(thread)
         thread.start()
+
+    def see_question(self, packet: bytes) -> None:
+        """A DNS question of the box crosses the queue: what the rule about the canary does with it."""
+        for secret in self._canaries:
+            if secret.encode() in packet and self.sees_packets:
+                self.datasets.setdefault("omamori-canary", set()).add(f"{secret}.invalid".encode())
 
     def _accept(self, server: socket.socket) -> None:
         while True:
@@ -205,7 +214,8 @@ class SimulatedEngine:
             lines = (self.feed / "engine/all.rules").read_text().splitlines()
         except OSError:
             lines = []
-        rules = [line for line in lines if line.strip() and not line.startswith("#")]
+        self._canaries = _CANARY.findall("\n".join(lines))
+        rules = [line for line in lines if line.strip() and not line.startswith("#") and "omamori-canary" not in line]
         self.failed = [rule for rule in rules if not self._is_loadable(rule)]
         self.loaded = BUILT_IN_RULES + len(rules) - len(self.failed)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from omamori_agent.clock import SystemClock
 from omamori_agent.engine import BlockLists, EngineControl, EngineWatch
 from omamori_agent.feed.activate import Activator
+from omamori_agent.feed.canary import Canary
 from omamori_agent.feed.engine_test import EngineTest
 from omamori_agent.feed.exclusion import RuleExclusion
 from omamori_agent.feed.fetcher import HTTPSFetcher
@@ -84,6 +85,8 @@ class Box:
         self.engine = SimulatedEngine(self.paths.engine_socket, self.paths.feed_current)
         self.gate = SimulatedGate()
         self.limits = LIMITS
+        self.has_address = True
+        self.canaries = 0
         self.clock = SystemClock()
         self.boot()
 
@@ -114,6 +117,7 @@ class Box:
             clock=self.clock,
             limits=self.limits,
             exclusion=self.exclusion,
+            canary=Canary(self.control, tries=3, send=self.send_canary),
         )
         self.worker = FeedWorker(
             channel="demo",
@@ -135,6 +139,14 @@ class Box:
         )
         self.worker.start()
         self.look()
+
+    def send_canary(self, data: bytes, address: tuple[str, int]) -> None:
+        """What the box sends reaches the engine, if the box has an address."""
+        assert address == ("192.0.2.53", 53)
+        if not self.has_address:
+            raise OSError(101, "Network is unreachable")
+        self.canaries += 1
+        self.engine.see_question(data)
 
     def crash(self, times: int = 1) -> None:
         """Let the engine die and its supervisor start it again; the worker looks on."""

@@ -12,6 +12,7 @@ from omamori_agent.ports import Clock, Outbox
 from omamori_agent.status import StatusBoard
 
 from .activate import Activator
+from .canary import Canary
 from .engine_test import EngineTest
 from .exclusion import RuleExclusion
 from .fetcher import HTTPSFetcher
@@ -67,6 +68,7 @@ def build(
         clock=clock,
         limits=limits,
         exclusion=exclusion,
+        canary=Canary(engine.control, tries=limits.canary_tries) if limits.canary_tries else None,
     )
     worker = FeedWorker(
         channel=config.provision.channel,

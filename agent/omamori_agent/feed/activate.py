@@ -6,7 +6,8 @@ Order of an activation, and what a kill or a power cut leaves:
 2. The transition is written down; the gate gets its block list.                `current` is the old feed
 3. The link is switched.                                                        `current` is the new feed
 4. The engine: entries of lists over its socket, reload or restart if needed.   the transition says: look again
-5. It has to stay healthy for a while; then the transition ends.                done
+5. It has to stay healthy for a while, and to notice the canary if it did so
+   before; then the transition ends.                                            done
 
 `reconcile` ends what a kill left: it repeats step 4, whose every part may be repeated, and step 5. If step 4 or 5
 fails, the serial is quarantined first, then the same steps lead back. So they do when the engine dies again and again
@@ -37,7 +38,9 @@ from omamori_agent.status import StatusBoard
 from omamori_protocol.vocabulary import EngineState
 
 from .block_entries import blocked_lists, entries, entry_changes
+from .canary import Canary
 from .crash_loop import CrashLoop
+from .engine_files import ENGINE_DIRECTORY
 from .engine_test import EngineTest
 from .errors import ActivationInterruptedError, ActivationRolledBackError, FeedPostponedError, PackRefusedError
 from .exclusion import RuleExclusion
@@ -75,6 +78,7 @@ class Activator:
         clock: Bounds the waiting.
         limits: Times.
         exclusion: Rules that shall be left out of every feed.
+        canary: Proves that the engine matches; None for no such proof.
     """
 
     def __init__(
@@ -90,7 +94,9 @@ class Activator:
         clock: Clock,
         limits: FeedLimits,
         exclusion: RuleExclusion | None = None,
+        canary: Canary | None = None,
     ) -> None:
+        self._canary = canary
         self._exclusion = exclusion or RuleExclusion()
         self._store = store
         self._control = control
@@ -329,6 +335,7 @@ class Activator:
         self._store.prune()
 
     def _bring(self, plan: ActivationPlan, old: StoredFeed | None, new: StoredFeed, stop: threading.Event) -> None:
+        is_canary_alive = (plan.restarts or plan.reloads) and old is not None and self._sees_canary(old, stop)
         restarts = plan.restarts or not self._change_lists(plan, old, new, stop)
         if restarts:
             self._restart(stop)
@@ -336,8 +343,16 @@ class Activator:
             self._control.reload_rules(timeout_s=self._limits.reload_timeout_s, stop=stop)
         if restarts or plan.reloads:
             self._settle(new, stop)
+            # Only if the feed before was noticed: what was broken before is not the new feed.
+            if is_canary_alive and self._sees_canary(new, stop) is False:
+                raise PackRefusedError("the engine does not notice the canary any more")
         else:
             self._check(new)
+
+    def _sees_canary(self, feed: StoredFeed, stop: threading.Event) -> bool | None:
+        if self._canary is None:
+            return None
+        return self._canary.is_noticed(feed.directory / ENGINE_DIRECTORY, stop)
 
     def _change_lists(
         self, plan: ActivationPlan, old: StoredFeed | None, new: StoredFeed, stop: threading.Event

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from omamori_protocol.feed_manifest import FeedManifest, ListKind, PackList
 
+from .canary import CANARY_NAME, CANARY_RULES_NAME, write_canary
 from .exclusion import RULES_NAME, LeftOut, save_left_out, write_rules
 from .lists import DATASETS, check_networks, write_dataset, write_digests
 from .stored import StoredFeed
@@ -60,10 +61,19 @@ def write_engine_files(
 def _write_rules(manifest: FeedManifest, directory: Path, rule_ids: frozenset[int], base: StoredFeed | None) -> LeftOut:
     engine = directory / ENGINE_DIRECTORY
     if base is not None and base.left_out.is_just(rule_ids) and _digests(base.manifest) == _digests(manifest):
-        os.link(base.directory / ENGINE_DIRECTORY / RULES_NAME, engine / RULES_NAME)
+        for name in (RULES_NAME, CANARY_NAME, CANARY_RULES_NAME):
+            if (base.directory / ENGINE_DIRECTORY / name).exists():  # feeds of older versions have no canary
+                os.link(base.directory / ENGINE_DIRECTORY / name, engine / name)
         return base.left_out
+    write_canary(engine)
+    return write_rules(engine, rule_sources(manifest, directory), rule_ids)
+
+
+def rule_sources(manifest: FeedManifest, directory: Path) -> list[Path]:
+    """Return the files that the engine's rules are made of: the pack's, in order, and the one about the canary."""
+    canary = directory / ENGINE_DIRECTORY / CANARY_RULES_NAME
     sources = [directory / rules.path for rules in sorted(manifest.rules, key=lambda item: item.path)]
-    return write_rules(engine, sources, rule_ids)
+    return [*sources, canary] if canary.exists() else sources
 
 
 def _digests(manifest: FeedManifest) -> list[str]:

@@ -30,6 +30,7 @@ class FeedLimits:
     settle_s: float = 10.0  # the engine must stay healthy this long after a reload or restart
     settle_poll_s: float = 1.0
     reconcile_s: float = 5.0  # how often an unfinished activation is looked at again
+    canary_tries: int = 10  # a third of a second each; 0 for no canary
     crashes: int = 2  # so many runs of the engine that nobody asked for …
     crash_window_s: float = 60.0  # … within this time lead back to the feed before …
     probation_s: float = 3600.0  # … as long as the feed is not older than this on the box

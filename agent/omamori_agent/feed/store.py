@@ -30,7 +30,7 @@ from omamori_protocol.feed_manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Fe
 from omamori_protocol.feed_offer import FeedOffer
 from omamori_protocol.feed_pack import unpack
 
-from .engine_files import DATASETS_NAME, ENGINE_DIRECTORY, write_engine_files
+from .engine_files import DATASETS_NAME, ENGINE_DIRECTORY, rule_sources, write_engine_files
 from .errors import FeedPostponedError, PackRefusedError
 from .exclusion import load_left_out, save_left_out, write_rules
 from .record import Record, load_record, save_record
@@ -162,7 +162,7 @@ class FeedStore:
         """
         engine = feed.directory / ENGINE_DIRECTORY
         save_left_out(engine, dataclasses.replace(feed.left_out, is_sure=False))
-        sources = [feed.directory / item.path for item in sorted(feed.manifest.rules, key=lambda item: item.path)]
+        sources = rule_sources(feed.manifest, feed.directory)
         return dataclasses.replace(feed, left_out=write_rules(engine, sources, rule_ids))
 
     def confirm_left_out(self, feed: StoredFeed) -> None:

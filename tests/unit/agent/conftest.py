@@ -31,6 +31,7 @@ def close_spools(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Box]:
     monkeypatch.setattr("omamori_agent.engine.control._RELOAD_POLL_S", 0.01)
+    monkeypatch.setattr("omamori_agent.feed.canary._TRY_S", 0.01)
     made = Box(tmp_path)
     made.engine.start()
     with made.server:

@@ -64,7 +64,8 @@ def test_unpacked_pack_is_what_the_engine_loads(paths: Paths) -> None:
     feed = put(store, source)
     engine = paths.feed_store / "7/engine"
     assert feed.directory == paths.feed_store / "7"
-    assert (engine / "all.rules").read_bytes() == source.rules + b"\n"
+    canary = (engine / "canary.rules").read_bytes()
+    assert (engine / "all.rules").read_bytes() == source.rules + b"\n" + canary + b"\n"
     assert (engine / "dangerous.lst").read_text() == "bWFsd2FyZS50ZXN0\ncGhpc2hpbmcudGVzdA==\n"
     assert (engine / "games.lst").read_text() == ""
     assert (engine / "malware.sha256").read_text() == "a" * 64 + "\n"
