@@ -51,7 +51,7 @@
 #define IDLE_POLL_MS 25	 /* nothing waits */
 #define ALERT_POLL_MS 20 /* something waits */
 #define LEASE_AFTER_NS (150 * MS_NS)
-#define KILL_AFTER_NS (600 * MS_NS)	  /* of evidence, see above */
+#define KILL_AFTER_MS 600		  /* of evidence, see above */
 #define KILL_STARTING_NS (30 * SECOND_NS) /* the same for an engine that has not answered yet */
 #define LEASE_NS SECOND_NS		  /* renewed while needed */
 #define PAUSE_NS (3 * SECOND_NS)	  /* at most, for a planned stop of the engine */
@@ -99,6 +99,7 @@ struct watch {
 	const char *button_name;
 	__u64 button_ns;
 	__u64 hold_ns;
+	__u64 kill_ns;
 	unsigned int first_queue;
 	unsigned int queue_count;
 	__u32 queue_length;
@@ -532,7 +533,7 @@ static bool must_kill(const struct watch *watch)
 	for (unsigned int i = 0; i < watch->queue_count; i++) {
 		const struct queue *queue = &watch->queues[i];
 
-		if (queue->evidence_ns >= (queue->has_answered ? KILL_AFTER_NS : KILL_STARTING_NS))
+		if (queue->evidence_ns >= (queue->has_answered ? watch->kill_ns : KILL_STARTING_NS))
 			return true;
 	}
 	return false;
@@ -742,6 +743,7 @@ static void usage(FILE *to)
 	      "  --processes FILE     lists the engine's processes, one number a line (cgroup.procs)\n"
 	      "  --queues FIRST-LAST  numbers of its queues\n"
 	      "  --queue-length N     packets that one queue holds (4096)\n"
+	      "  --kill-ms N          how long a hung engine is given before it is ended (600)\n"
 	      "  --state FILE         where to write what happened, as JSON\n"
 	      "  --button NAME        input device whose power key lets everything pass, and back\n"
 	      "  --button-minutes N   for how long (10)\n"
@@ -779,8 +781,8 @@ static bool read_options(struct watch *watch, int argc, char **argv)
 		{"queues", required_argument, NULL, 'q'},  {"queue-length", required_argument, NULL, 'l'},
 		{"state", required_argument, NULL, 's'},   {"button", required_argument, NULL, 'b'},
 		{"table", required_argument, NULL, 't'},   {"button-minutes", required_argument, NULL, 'm'},
-		{"hold-ms", required_argument, NULL, 'o'}, {"help", no_argument, NULL, 'h'},
-		{NULL, 0, NULL, 0},
+		{"hold-ms", required_argument, NULL, 'o'}, {"kill-ms", required_argument, NULL, 'k'},
+		{"help", no_argument, NULL, 'h'},	   {NULL, 0, NULL, 0},
 	};
 	unsigned long number;
 	int option;
@@ -801,6 +803,11 @@ static bool read_options(struct watch *watch, int argc, char **argv)
 			if (!read_number(optarg, 1u << 20, &number))
 				return false;
 			watch->queue_length = (__u32)number;
+			break;
+		case 'k':
+			if (!read_number(optarg, 3600000, &number))
+				return false;
+			watch->kill_ns = number * MS_NS;
 			break;
 		case 's':
 			watch->state_path = optarg;
@@ -836,6 +843,7 @@ int main(int argc, char **argv)
 	static struct watch watch = {
 		.table_path = "/proc/self/net/netfilter/nfnetlink_queue",
 		.queue_length = 4096,
+		.kill_ns = KILL_AFTER_MS * MS_NS,
 		.button_ns = 10 * MINUTE_NS,
 		.table_fd = -1,
 		.button_fd = -1,

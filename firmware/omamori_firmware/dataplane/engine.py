@@ -111,6 +111,15 @@ class NativeEngine:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def feed(self) -> Path:
+        """The feed directory it loads."""
+        return self._feed
+
+    def has_ended(self) -> bool:
+        """Say whether there is no process (any more)."""
+        return self._process is None or self._process.poll() is not None
+
     def start(self, *, timeout_s: float = 120.0) -> None:
         """Start it and wait until it says that it inspects.
 

@@ -39,14 +39,19 @@ class NativeWatch:
         """Say which processes are the engine's."""
         self._processes.write_text("".join(f"{pid}\n" for pid in pids))
 
-    def start(self) -> None:
-        """Start it."""
+    def start(self, *options: str) -> None:
+        """Start it.
+
+        Args:
+            options: What it is told besides, see its help.
+        """
         self._state.unlink(missing_ok=True)
         self._processes.touch()
         plan = self._plan
         line: list[str | Path] = ["nsenter", f"--net={self._namespace}", "--", self._programs / WATCH]
         line += ["--control", self._pins / "control", "--processes", self._processes, "--state", self._state]
         line += ["--queues", f"{plan.first_queue}-{plan.last_queue}", "--queue-length", str(plan.queue_length)]
+        line += options
         with self._log.open("ab") as log:
             self._process = spawn(line, output=log)
 
@@ -65,6 +70,13 @@ class NativeWatch:
     def log(self) -> str:
         """Return what it has said."""
         return self._log.read_text() if self._log.exists() else ""
+
+    def kill(self) -> None:
+        """End it the hard way, as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
 
     def stop(self) -> None:
         """End it."""
