@@ -64,10 +64,26 @@ def _feed(options: argparse.Namespace, display: Display) -> Benchmark:
     )
 
 
+def _faults(options: argparse.Namespace, display: Display) -> Benchmark:
+    rules, more_rules = _rules(options, 20_000), _rules(options, 40_000)
+    display.step("faults")
+    results = bench_faults.measure(rules, more_rules, rounds=options.rounds or 3, only=options.only, note=display.step)
+    return Benchmark(
+        name="faults",
+        title="Failures",
+        date=_today(),
+        machine=machine.describe(),
+        versions={"rules": rules.origin},
+        figures=bench_faults_report.figures(results),
+        details=bench_faults_report.details(results, rules.origin, more_rules.origin),
+    )
+
+
 BENCHES = {
     "chain": _Bench("image, build, boot, agent, traffic through the box in QEMU", _chain),
     "feed": _Bench("increments, compiling, activating, lookups, and published → blocked", _feed),
     "wire": _Bench("bare bridge, stock engine and Omamori at native speed", _wire),
+    "faults": _Bench("how long each failure interrupts traffic", _faults),
 }
 
 

@@ -163,9 +163,7 @@ def flood(ends: Ends, *, size: int, seconds: int) -> Flood:
     with log.open("wb") as stream:
         receiver = spawn(ends.internet.command(line), log=stream)
     try:
-        wait_for(
-            lambda: ends.internet.call(lambda: _is_open("udp", FLOOD_PORT)), "receiver", timeout_s=10, every_s=0.02
-        )
+        wait_for(lambda: ends.internet.call(lambda: is_open("udp", FLOOD_PORT)), "receiver", timeout_s=10, every_s=0.02)
         words = ["flood", "send", ends.server, str(FLOOD_PORT), str(size), str(seconds), ends.first_client]
         sent = _json(_output(ends, [*words, str(ends.clients)], seconds), ("sent",))
     finally:
@@ -220,7 +218,7 @@ def _server(ends: Ends, argv: Sequence[str | Path], port: int) -> Iterator[Proce
         process = spawn(ends.internet.command(argv), log=stream)
     try:
         wait_for(
-            lambda: ends.internet.call(lambda: _is_open("tcp", port)),
+            lambda: ends.internet.call(lambda: is_open("tcp", port)),
             f"a server on port {port}",
             timeout_s=10,
             every_s=0.02,
@@ -235,7 +233,8 @@ def _output(ends: Ends, words: Sequence[str], seconds: int) -> str:
     return run(ends.office.command(line), timeout_s=seconds + _GRACE_S).output
 
 
-def _is_open(kind: str, port: int) -> bool:
+def is_open(kind: str, port: int) -> bool:
+    """Whether a port is bound (udp) or listened on (tcp) in the namespace of the calling thread."""
     for table in (kind, f"{kind}6"):
         for line in Path(f"/proc/thread-self/net/{table}").read_text().splitlines()[1:]:
             fields = line.split()

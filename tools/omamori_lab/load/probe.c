@@ -2,7 +2,7 @@
  * Paced probes: when each was sent and when it arrived, for measuring interruptions.
  *
  *   probe send udp|tcp ADDRESS PORT RATE SECONDS SIZE FILE [FROM]
- *   probe receive udp|tcp PORT SECONDS FILE [answer]
+ *   probe receive udp|tcp ADDRESS PORT SECONDS FILE [answer]
  *
  * Both write records of two 64-bit numbers: the probe's number and CLOCK_REALTIME nanoseconds. Over UDP the receiver
  * takes the kernel's time of arrival, so that its own scheduling does not count; with `answer` it sends the first bytes
@@ -23,7 +23,11 @@ struct record {
 	uint64_t number, at_ns;
 };
 
+/* The first bytes say nothing to a protocol detector: zeros would be taken for one protocol or another. */
+#define MAGIC "omamori!"
+
 struct head {
+	char magic[sizeof(MAGIC)];
 	uint64_t number;
 	uint32_t size;
 } __attribute__((packed));
@@ -93,7 +97,7 @@ static int send_probes(int argc, char **argv)
 	pace = NS_PER_S / (uint64_t)rate;
 	begin = now_ns(CLOCK_MONOTONIC);
 	for (step = 0; !is_ended && step < (uint64_t)(rate * seconds); step++) {
-		struct head head = { .number = step, .size = (uint32_t)size };
+		struct head head = { .magic = MAGIC, .number = step, .size = (uint32_t)size };
 
 		sleep_until_ns(begin + step * pace);
 		memcpy(data, &head, sizeof(head));
@@ -202,12 +206,13 @@ static int receive_probes(int argc, char **argv)
 	uint64_t end;
 	FILE *out;
 
-	if (argc < 5)
+	if (argc < 6)
 		return 2;
 	is_tcp = strcmp(argv[0], "tcp") == 0;
-	here = address_at("0.0.0.0", 0, number(argv[1], 1, 65535));
-	end = now_ns(CLOCK_MONOTONIC) + (uint64_t)number(argv[2], 1, 100000) * NS_PER_S;
-	out = fopen(argv[3], "wb");
+	/* Answers come from the address that was asked, whatever others there are. */
+	here = address_at(argv[1], 0, number(argv[2], 1, 65535));
+	end = now_ns(CLOCK_MONOTONIC) + (uint64_t)number(argv[3], 1, 100000) * NS_PER_S;
+	out = fopen(argv[4], "wb");
 	handle = socket(AF_INET, is_tcp ? SOCK_STREAM : SOCK_DGRAM, 0);
 	if (!out || handle < 0)
 		fail("probe");
@@ -219,7 +224,7 @@ static int receive_probes(int argc, char **argv)
 	if (is_tcp)
 		receive_tcp(handle, out, end);
 	else
-		receive_udp(handle, out, end, argv[4] && strcmp(argv[4], "answer") == 0);
+		receive_udp(handle, out, end, argv[5] && strcmp(argv[5], "answer") == 0);
 	fclose(out);
 	close(handle);
 	return 0;
@@ -238,6 +243,6 @@ int main(int argc, char **argv)
 		status = receive_probes(argc - 1, argv + 2);
 	if (status == 2)
 		fprintf(stderr, "usage: probe send udp|tcp ADDRESS PORT RATE SECONDS SIZE FILE [FROM]\n"
-				"       probe receive udp|tcp PORT SECONDS FILE [answer]\n");
+				"       probe receive udp|tcp ADDRESS PORT SECONDS FILE [answer]\n");
 	return status;
 }
