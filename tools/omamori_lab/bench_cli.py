@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import bench, bench_faults, bench_faults_report, bench_wire, bench_wire_report, machine
+from . import bench, bench_faults, bench_faults_report, bench_feed, bench_wire, bench_wire_report, machine
 from .benchmark import Benchmark
 from .display import Display
 from .rule_set import RuleSet, obtain_rules
