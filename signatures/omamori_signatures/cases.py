@@ -9,8 +9,11 @@
     protocol = "dns"                    # dns, http, tls, tcp, udp, download
     name = "malware.test"               # or: entry = "phishing" takes an entry of that list of the pack
     path = "/x"                         # http
+    method = "GET"
+    inward = false                      # true: a stranger asks a server of the office
     port = 8080
     data = "13426974"                   # tcp, udp: hexadecimal
+    answer = "0300"                     # tcp: what comes back
     file = "eicar"                      # download: the harmless test file, or `ordinary`
     [expected]
     alerts = [{ sid = 1930000 }, { message = "phishing" }]
@@ -42,7 +45,7 @@ FORMAT = 1
 MAX_CASES = 500
 MAX_STEPS = 2000
 MAX_CAPTURE_BYTES = 64 * 1024 * 1024
-SERVER, RESOLVER = "198.51.100.10", "192.168.10.1"
+SERVER, OFFICE_SERVER, RESOLVER = "198.51.100.10", "192.168.10.20", "192.168.10.1"
 
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?")
 _PATH = re.compile(r"/[!-~]{0,1023}")
@@ -78,7 +81,10 @@ class Step:
     path: str
     port: int
     data: bytes
+    answer: bytes
     file: str
+    method: str
+    is_inward: bool
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -159,6 +165,9 @@ def _step(body: object, case: str) -> Step:
         path=fields.matching("path", _PATH, "/"),
         port=fields.number("port", 1, 65535, _DEFAULT_PORTS.get(protocol, 9999)),
         data=bytes.fromhex(fields.matching("data", _HEX)) if fields.has("data") else b"",
+        answer=bytes.fromhex(fields.matching("answer", _HEX)) if fields.has("answer") else b"",
+        method=fields.matching("method", re.compile("GET|POST|HEAD|PUT"), "GET"),
+        is_inward=fields.truth("inward", default=False),
         file=fields.matching("file", re.compile("eicar|ordinary"), "ordinary"),
     )
     fields.finish()
@@ -187,21 +196,24 @@ def play_steps(
 
 def add_step(recording: Recording, step: Step, client: str, name: str) -> None:
     """Add the traffic of a step to a recording."""
+    # A stranger is one of documentation's addresses, numbered like the client, so that alerts are found by it.
+    here, there = (client, SERVER) if not step.is_inward else (client.replace("10.77.", "203.0.", 1), OFFICE_SERVER)
     match step.protocol:
         case Protocol.DNS:
             recording.datagram(client, RESOLVER, step.port, dns_query(name))
         case Protocol.HTTP:
-            recording.connection(client, SERVER, step.port, http_request(name, step.path), http_answer())
+            request = http_request(name, step.path, method=step.method)
+            recording.connection(here, there, step.port, request, http_answer())
         case Protocol.TLS:
-            recording.connection(client, SERVER, step.port, client_hello(name))
+            recording.connection(here, there, step.port, client_hello(name))
         case Protocol.TCP:
-            recording.connection(client, SERVER, step.port, step.data)
+            recording.connection(here, there, step.port, step.data, step.answer)
         case Protocol.UDP:
-            recording.datagram(client, SERVER, step.port, step.data)
+            recording.datagram(here, there, step.port, step.data)
         case Protocol.DOWNLOAD:
             body = _EICAR if step.file == "eicar" else b"an ordinary file\n" * 200
             answer = http_answer(body, "application/octet-stream")
-            recording.connection(client, SERVER, step.port, http_request(name, step.path), answer)
+            recording.connection(here, there, step.port, http_request(name, step.path), answer)
 
 
 def first_entry(manifest: FeedManifest, files: Mapping[str, bytes], name: str) -> str | None:
@@ -260,8 +272,8 @@ def run_cases(
         play_steps(recording, case, client, manifest, files)
     if clients:
         for event in engine.replay(manifest, files, recording.save(directory / "steps.pcap")):
-            mine = {clients[event[end]].name for end in ("src_ip", "dest_ip") if event[end] in clients}
-            for name in mine:
+            ends = {event[end].replace("203.0.", "10.77.", 1) for end in ("src_ip", "dest_ip")}
+            for name in {clients[end].name for end in ends & clients.keys()}:
                 alerts[name].append(event)
     captures = directory / "captures"
     captures.mkdir()

@@ -8,7 +8,8 @@ then it is not the list it was. Rules:
   entry covers everything below it;
 * ip: an address or a network in CIDR notation without host bits, not wider than /8 (IPv6: /20), nothing private,
   local, multicast or reserved;
-* sha256: 64 hexadecimal digits.
+* sha256: 64 hexadecimal digits;
+* text: printable ASCII without spaces, of a bounded length. Only the compiler writes such lists (`urls`).
 
 An entry that another entry of the list covers is folded into it. Nothing here knows what a match means.
 """
@@ -23,7 +24,7 @@ from collections.abc import Callable
 import idna
 from publicsuffixlist import PublicSuffixList
 
-from omamori_protocol.feed_manifest import MAX_ENTRIES, ListKind
+from omamori_protocol.feed_manifest import MAX_ENTRIES, MAX_TEXT_BYTES, ListKind
 
 from .errors import SourceError
 
@@ -175,6 +176,17 @@ def fold_networks(names: set[str]) -> set[str]:
     return kept
 
 
+def check_text(text: str) -> str:
+    """Return a line of a list of text as it stands.
+
+    Raises:
+        IndicatorError: It is longer than allowed, or holds more than printable ASCII.
+    """
+    if not 1 <= len(text) <= MAX_TEXT_BYTES or not text.isascii() or not text.isprintable() or " " in text:
+        raise IndicatorError("not printable ASCII without spaces, or too long")
+    return text
+
+
 def normalise_digest(text: str) -> str:
     """Return a SHA-256 in lower case.
 
@@ -206,13 +218,15 @@ def read_list(
         ListKind.DOMAIN: domains.normalise,
         ListKind.IP: lambda text: normalise_network(text, allow_documentation=allow_documentation_addresses),
         ListKind.SHA256: normalise_digest,
+        ListKind.TEXT: check_text,
     }
     entries: set[str] = set()
     bad: list[BadLine] = []
     seen = bad_count = 0
     for number, raw in enumerate(data.split(b"\n"), start=1):
         try:
-            text = _content(raw)
+            # In a list of text `#` is a character like any other.
+            text = raw.decode("ascii", "replace") if kind is ListKind.TEXT else _content(raw)
             if not text:
                 continue
             seen += 1

@@ -32,7 +32,7 @@ test "$1" = -c
 cd "$(dirname "$2")"
 test -s all.rules
 grep -q '^bWFsd2FyZS50ZXN0$' dangerous.lst
-grep -q 'dangerous: {type: string, load: dangerous.lst}' datasets.yaml
+grep -q 'dangerous: {type: string, load: dangerous.lst, ' datasets.yaml
 """
 CREATED = "2030-01-01T00:00:00Z"
 
