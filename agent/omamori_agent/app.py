@@ -149,13 +149,13 @@ def run(config: AgentConfig, notifier: Notifier, stop: threading.Event) -> int:
     agent = build(config)
     try:
         _tell_start(config, agent)
-        give_back()
         supervisor = Supervisor(
             agent.workers,
             notifier=notifier,
             stop=stop,
             stop_s=config.stop_s,
             describe=lambda: describe(agent),
+            tidy=give_back,
         )
         return supervisor.run()
     finally:

@@ -19,6 +19,8 @@ from .ports import Worker
 logger = logging.getLogger(__name__)
 
 _WATCH_S = 0.5  # how often the workers are looked at
+_FIRST_TIDY_S = 20.0
+_TIDY_S = 600.0
 _WATCHDOG_SHARE = 1 / 3  # of the watchdog's patience between two signs of life
 
 EXIT_OK = 0
@@ -34,6 +36,7 @@ class Supervisor:
         stop: Set by a signal handler, or here when a worker dies.
         stop_s: Seconds that all workers together have to end.
         describe: Returns the line for the service manager's status.
+        tidy: Called once things have calmed down after the start, and seldom afterwards.
     """
 
     def __init__(
@@ -44,11 +47,13 @@ class Supervisor:
         stop: threading.Event,
         stop_s: float,
         describe: Callable[[], str],
+        tidy: Callable[[], None] = lambda: None,
     ) -> None:
         self._notifier = notifier
         self._stop = stop
         self._stop_s = stop_s
         self._describe = describe
+        self._tidy = tidy
         self._dead: list[str] = []
         self._wake = threading.Event()
         self._threads = [
@@ -66,11 +71,15 @@ class Supervisor:
         self._notifier.ready()
         logger.info("started: %s", ", ".join(thread.name for thread in self._threads))
         fed_at = float("-inf")
+        tidy_at = time.monotonic() + _FIRST_TIDY_S
         while not self._stop.is_set() and not self._dead:
             if time.monotonic() - fed_at >= self._notifier.watchdog_s * _WATCHDOG_SHARE:
                 fed_at = time.monotonic()
                 self._notifier.alive()
             self._notifier.status(self._describe())
+            if time.monotonic() >= tidy_at:
+                tidy_at = time.monotonic() + _TIDY_S
+                self._tidy()
             self._wake.wait(_WATCH_S)
         self._notifier.stopping()
         self._stop.set()
