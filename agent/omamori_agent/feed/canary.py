@@ -11,6 +11,7 @@ engine that did not notice the canary of the feed before: what is broken then is
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import secrets
@@ -87,6 +88,8 @@ class Canary:
         if not _SECRET.fullmatch(found):
             return None
         name = found[:-1] + b".invalid"
+        with contextlib.suppress(EngineRefusedError):  # no such set yet
+            self._control.change_dataset(_SET, [(False, name)])  # it may be there since the last time
         for _ in range(self._tries):
             try:
                 self._send(_question(name), _ADDRESS)

@@ -64,6 +64,14 @@ def test_rules_left_out_keep_the_canary(protected: Box) -> None:
     assert secret(protected, 1) in rules
 
 
+def test_what_was_noticed_earlier_does_not_count(protected: Box) -> None:
+    engine = protected.paths.feed_current / "engine"
+    asking = Canary(protected.control, tries=2, send=protected.send_canary)
+    assert asking.is_noticed(engine, NEVER) is True
+    protected.engine.sees_packets = False
+    assert asking.is_noticed(engine, NEVER) is False
+
+
 def test_lost_questions_are_asked_again(protected: Box) -> None:
     asked = []
 
