@@ -363,7 +363,7 @@ def look(at_s: float, packets: int) -> Look:
 @given(st.lists(st.tuples(st.floats(0, 30), st.integers(0, 1000)), max_size=40))
 def test_every_packet_is_told_exactly_once(steps: list[tuple[float, int]]) -> None:
     book, at_s, packets, told = Book(), 0.0, 0, 0
-    for seconds, more in [*steps, (QUIET_S, 0)]:
+    for seconds, more in [*steps, (QUIET_S + 0.001, 0)]:  # sums of such times are not exact
         at_s += seconds
         packets += more
         book = book.advance(look(at_s, packets))
