@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import bench, bench_faults, bench_faults_report, bench_feed, bench_wire, bench_wire_report, machine
+from . import bench, bench_faults, bench_faults_report, bench_feed, bench_office, bench_wire, bench_wire_report, machine
 from .benchmark import Benchmark
 from .display import Display
 from .rule_set import RuleSet, obtain_rules
@@ -79,11 +79,27 @@ def _faults(options: argparse.Namespace, display: Display) -> Benchmark:
     )
 
 
+def _office(options: argparse.Namespace, display: Display) -> Benchmark:
+    rules = _rules(options, 20_000)
+    display.step("office")
+    result = bench_office.measure(rules, seconds=options.seconds or 600, note=display.step)
+    return Benchmark(
+        name="office",
+        title="A hundred office PCs",
+        date=_today(),
+        machine=machine.describe(),
+        versions={"rules": rules.origin},
+        figures=bench_office.figures(result),
+        details=bench_office.details(result),
+    )
+
+
 BENCHES = {
     "chain": _Bench("image, build, boot, agent, traffic through the box in QEMU", _chain),
     "feed": _Bench("increments, compiling, activating, lookups, and published → blocked", _feed),
     "wire": _Bench("bare bridge, stock engine and Omamori at native speed", _wire),
     "faults": _Bench("how long each failure interrupts traffic", _faults),
+    "office": _Bench("a hundred office PCs for ten minutes", _office),
 }
 
 
