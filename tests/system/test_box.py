@@ -32,7 +32,8 @@ CONSOLE = {
     + [r"omamori: feed serial=\d+ state=stale reason=expired"]
     + [r"omamori: feed serial=\d+ state=active"],
     "failures": [PROTECTING, PROTECTING],
-    "engine-faults": [PROTECTING, PROTECTING],
+    "engine-hang": [PROTECTING],
+    "engine-memory": [PROTECTING],
     "wire-faults": [PROTECTING],
     "fail-closed": [PROTECTING],
     "power-cut": [FORWARDING, RELEASE, PROTECTING],

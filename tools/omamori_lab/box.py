@@ -80,6 +80,10 @@ class Box:
         workdir: For logs and sockets.
         memory_mib: Memory of the guest.
         on_line: Told every line of the console.
+
+    Attributes:
+        boots: How often it was switched on.
+        engine_ended_s: When somebody last ended its engine on purpose, monotonic time.
     """
 
     def __init__(
@@ -105,6 +109,7 @@ class Box:
         self._powered_s = 0.0
         self._mark = 0
         self.boots = 0
+        self.engine_ended_s = float("-inf")
         workdir.mkdir(parents=True, exist_ok=True)
         self.console = Console(workdir / "console.txt", on_line)
 

@@ -9,7 +9,7 @@ from omamori_lab.errors import SetupError
 from .addresses_blocked import BlockListScene
 from .attacks import BeaconScene, IntrusionScene
 from .bypass import BypassScene
-from .engine_faults import EngineFaultsScene
+from .engine_faults import EngineHangScene, EngineMemoryScene
 from .failures import FailuresScene
 from .feeds import FeedRefusedScene, FeedUpdateScene
 from .policy import AddressScene, ExemptionsScene, FailClosedScene
@@ -32,11 +32,13 @@ SCENES: tuple[Scene, ...] = (
     FeedUpdateScene(),
     FeedRefusedScene(),
     WifiScene(),
+    # Ends of the engine stand apart: several within a minute would cost the feed its place.
+    FailuresScene(),
     BypassScene(),
+    EngineHangScene(),
     ExemptionsScene(),
     AddressScene(),
-    FailuresScene(),
-    EngineFaultsScene(),
+    EngineMemoryScene(),
     WireFaultsScene(),
     FailClosedScene(),
     PowerCutScene(),

@@ -14,6 +14,7 @@ from omamori_lab.lab import Lab
 from omamori_lab.results import Checklist
 from omamori_lab.web_content import BIG_BYTES, BIG_FILE
 
+from .engine_faults import calm_engine
 from .scene import Title, check_once
 from .uninspected import check_told, passed
 
@@ -71,6 +72,7 @@ class FailuresScene:
             raise BoxError(f"{unit} could not be killed: {result.output[-200:]}")
 
     def _kill_engine(self, lab: Lab, checks: Checklist, token: str) -> list[str]:
+        calm_engine(lab)
         mark = lab.box.console.mark()
         self._kill(lab, "omamori-engine.service")
         fetch: Callable[[], bool] = lambda: lab.client(PC2.name).get("http://web.example/", options=["-4"]).complete  # noqa: E731

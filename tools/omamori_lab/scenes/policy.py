@@ -12,7 +12,7 @@ from omamori_lab.lab import Lab
 from omamori_lab.results import Checklist
 from omamori_lab.waiting import wait_for
 
-from .engine_faults import on_box
+from .engine_faults import calm_engine, on_box
 from .scene import BLOCKED_TIMEOUT_S, Title
 from .uninspected import check_inspected, check_settings, check_told, office_at_work, passed
 
@@ -87,6 +87,7 @@ class FailClosedScene:
         check_settings(lab, checks, "policy", "fail-closed", policy={"fail_closed": True})
         visit = pc.get("http://web.example/", options=["-4"])
         checks.add("HTTP with an engine", expected="passes", seen=visit, ok=visit.complete)
+        calm_engine(lab)
         mark = lab.box.console.mark()
         on_box(lab, f"systemctl stop {_ENGINE}")
         try:
