@@ -68,6 +68,16 @@ _SPECIAL: tuple[Network, ...] = tuple(
 )
 
 
+def _ranges(networks: tuple[Network, ...]) -> dict[int, list[tuple[int, int]]]:
+    # Numbers, because lists have hundreds of thousands of addresses and comparing network objects is slow.
+    return {
+        version: [(int(item[0]), int(item[-1])) for item in networks if item.version == version] for version in (4, 6)
+    }
+
+
+_SPECIAL_RANGES, _DOCUMENTATION_RANGES = _ranges(_SPECIAL), _ranges(_DOCUMENTATION)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BadLine:
     """A line that was left out; `number` counts from 1."""
@@ -152,15 +162,16 @@ def normalise_network(text: str, *, allow_documentation: bool = False) -> str:
         raise IndicatorError("an address with a zone")
     if network.prefixlen < _WIDEST[network.version]:
         raise IndicatorError(f"wider than /{_WIDEST[network.version]}")
-    if any(_overlap(network, special) for special in _SPECIAL):
+    first, last = int(network.network_address), int(network.broadcast_address)
+    if _meets(first, last, _SPECIAL_RANGES[network.version]):
         raise IndicatorError("private, local, multicast or reserved")
-    if not allow_documentation and any(_overlap(network, example) for example in _DOCUMENTATION):
+    if not allow_documentation and _meets(first, last, _DOCUMENTATION_RANGES[network.version]):
         raise IndicatorError("reserved for documentation")
     return str(network.network_address) if network.num_addresses == 1 else str(network)
 
 
-def _overlap(one: Network, other: Network) -> bool:
-    return one.version == other.version and one.overlaps(other)
+def _meets(first: int, last: int, ranges: list[tuple[int, int]]) -> bool:
+    return any(first <= end and start <= last for start, end in ranges)
 
 
 def fold_networks(names: set[str]) -> set[str]:
