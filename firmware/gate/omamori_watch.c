@@ -64,6 +64,7 @@
 
 #define MAX_QUEUES 16
 #define MAX_PROCESSES 64
+#define MAX_PID (1 << 22) /* of the kernel */
 #define MAX_INPUTS 32
 #define TABLE_BYTES 16384
 #define PATH_BYTES 320
@@ -250,7 +251,7 @@ static unsigned int read_processes(const struct watch *watch, pid_t *pids)
 	for (char *at = strtok(text, "\n"); at && count < MAX_PROCESSES; at = strtok(NULL, "\n")) {
 		long pid = strtol(at, NULL, 10);
 
-		if (pid > 1)
+		if (pid > 1 && pid <= MAX_PID)
 			pids[count++] = (pid_t)pid;
 	}
 	return count;
