@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from omamori_agent.gate import Gate
 from omamori_firmware.cache import Cache, default_directory
 
 from .errors import LabError
@@ -46,6 +47,7 @@ class Sample:
         engine_s: Processor time of the engine.
         busy_s: Processor time of the whole machine.
         queued: Packets that went through the engine's queue.
+        uninspected: Packets that passed the box without inspection and without the engine's word, by the gate's count.
         more: Further figures by name, for example delays.
     """
 
@@ -54,6 +56,7 @@ class Sample:
     engine_s: float = 0.0
     busy_s: float = 0.0
     queued: int = 0
+    uninspected: int = 0
     more: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
@@ -88,9 +91,9 @@ def _bulk(*options: str) -> Callable[[Ends, int], Sample]:
     return play
 
 
-def _objects(path: str, at_once: int, requests: int) -> Callable[[Ends, int], Sample]:
+def _objects(scheme: str, path: str, at_once: int, requests: int) -> Callable[[Ends, int], Sample]:
     def play(where: Ends, seconds: int) -> Sample:
-        got = generators.web(where, scheme="https", path=path, at_once=at_once, requests=requests, seconds=seconds)
+        got = generators.web(where, scheme=scheme, path=path, at_once=at_once, requests=requests, seconds=seconds)
         return Sample(
             value=got.size_bytes * 8 / got.seconds / 1e9,
             work=got.size_bytes,
@@ -149,7 +152,7 @@ MEASUREMENTS = (
         "HTTPS, 100 kB objects",
         "Gbit/s",
         "eight connections at a time, ten objects each, every connection with a full TLS handshake",
-        _objects("/100k", 8, 10),
+        _objects("https", "/100k", 8, 10),
         budget="≥ 0.9",
     ),
     Measurement(
@@ -157,8 +160,15 @@ MEASUREMENTS = (
         "HTTPS, 10 MB objects",
         "Gbit/s",
         "four connections at a time, one object each",
-        _objects("/10m", 4, 1),
+        _objects("https", "/10m", 4, 1),
         budget="≥ 0.9",
+    ),
+    Measurement(
+        "http_10m",
+        "HTTP, 10 MB objects",
+        "Gbit/s",
+        "four connections at a time, one object each; every byte is inspected and hashed, nothing is bypassed",
+        _objects("http", "/10m", 4, 1),
     ),
     Measurement(
         "http_connections",
@@ -210,6 +220,7 @@ class _Lane:
     ends: Ends
     lane: NativeLane
     engine_pid: int | None = None
+    gate: Gate | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -283,7 +294,7 @@ def _running(rules: RuleSet, lanes: Sequence[str], note: Callable[[str], None]) 
             lane.start()
             prepare(lane)
             feed = write_feed(rules, lane.directory / "feed")
-            pid = None
+            pid, gate = None, None
             if name == STOCK:
                 assert isinstance(lane, UnbridgedLane)
                 stock = StockEngine(lane, engine_tree, feed / "engine" / "all.rules")
@@ -291,28 +302,33 @@ def _running(rules: RuleSet, lanes: Sequence[str], note: Callable[[str], None]) 
                 stock.start()
                 pid = stock.pid
             elif name == OMAMORI:
-                lane.install_wire(programs)
+                gate = stack.enter_context(contextlib.closing(Gate(lane.install_wire(programs).pins)))
                 engine = lane.prepare_engine(engine_tree, feed)
                 engine.start(timeout_s=300)
                 pid = engine.pid
             stack.enter_context(serving(lane))
-            running[name] = _Lane(ends(lane, load), lane, pid)
+            running[name] = _Lane(ends(lane, load), lane, pid, gate)
         yield running
 
 
 def _sample(measurement: Measurement, lane: _Lane, seconds: int) -> Sample:
-    engine, busy, before = _engine_s(lane), busy_s(), queued(lane.lane)[0]
+    engine, busy, before, passed = _engine_s(lane), busy_s(), queued(lane.lane)[0], _uninspected(lane)
     made = measurement.play(lane.ends, seconds)
     return dataclasses.replace(
         made,
         engine_s=round(_engine_s(lane) - engine, 3),
         busy_s=round(busy_s() - busy, 3),
         queued=queued(lane.lane)[0] - before,
+        uninspected=_uninspected(lane) - passed,
     )
 
 
 def _engine_s(lane: _Lane) -> float:
     return cpu_s(lane.engine_pid) if lane.engine_pid else 0.0
+
+
+def _uninspected(lane: _Lane) -> int:
+    return sum(count.packets for count in lane.gate.uninspected().values()) if lane.gate else 0
 
 
 def ratios(samples: Mapping[str, Sequence[Sample]], lane: str) -> list[float]:
