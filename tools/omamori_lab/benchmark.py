@@ -15,9 +15,10 @@ from .errors import SetupError
 
 FORMAT = 1
 MAX_BYTES = 1 << 20
-_PREFACE = """Rendered by `make bench` from `docs/benchmarks/*.json`; never edited by hand. Every figure is from a real
-run of the committed code on the machine named beside it. That machine has no hardware virtualisation: everything inside
-the virtual box is slower than on a real one, and only ratios of one run compare.
+_PREFACE = """Rendered by `make bench` and `make bench-…` from `docs/benchmarks/*.json`; never edited by hand. Every figure is
+from a real run of the committed code on the machine named beside it. That machine has no hardware virtualisation:
+everything inside the virtual box is slower than on a real one, and only ratios of one run compare. How the wire is
+measured: [ADR 19](adr/0019-how-the-wire-is-measured.md).
 """
 
 
@@ -57,7 +58,18 @@ def median(name: str, rounds: Sequence[float], unit: str, explanation: str, *, b
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """All figures of one run."""
+    """All figures of one run.
+
+    Attributes:
+        name: Of its file.
+        title: For people.
+        date: Of the run.
+        machine: What it ran on.
+        versions: Of what was measured.
+        figures: In the order of the page.
+        remarks: What the figures mean together, a paragraph each.
+        details: Everything else that was measured.
+    """
 
     name: str
     title: str
@@ -65,6 +77,7 @@ class Benchmark:
     machine: Mapping[str, str]
     versions: Mapping[str, str]
     figures: tuple[Figure, ...]
+    remarks: tuple[str, ...] = ()
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> bytes:
@@ -87,7 +100,7 @@ def parse_benchmark(data: bytes, name: str) -> Benchmark:
         body = json.loads(data)
         form = body.pop("format")
         figures = tuple(Figure(**{**item, "rounds": tuple(item["rounds"])}) for item in body.pop("figures"))
-        result = Benchmark(figures=figures, **body)
+        result = Benchmark(figures=figures, remarks=tuple(body.pop("remarks", ())), **body)
     except (ValueError, KeyError, TypeError, AttributeError) as err:
         raise SetupError(f"{name} is no benchmark's result: {err}", hint=hint) from err
     if form != FORMAT:
@@ -104,6 +117,7 @@ def render(results: Sequence[Benchmark]) -> str:
         parts.append(f"## {result.title}\n\n{result.date}. Machine: {machine}. Versions: {versions}.\n")
         parts.append("| figure | value | budget | what it says |\n|---|---|---|---|")
         parts += [_row(figure) for figure in result.figures]
+        parts += [f"\n{remark}" for remark in result.remarks]
         parts.append("")
     return "\n".join(parts)
 

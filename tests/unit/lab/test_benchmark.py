@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -25,6 +26,12 @@ def test_the_median_and_every_round_are_kept() -> None:
 
 def test_a_result_survives_its_json() -> None:
     assert parse_benchmark(RESULT.to_json(), "x.json") == RESULT
+
+
+def test_remarks_stand_below_the_figures() -> None:
+    remarked = dataclasses.replace(RESULT, remarks=("What it means.",))
+    assert parse_benchmark(remarked.to_json(), "x.json") == remarked
+    assert "As it lies on the disk. |\n\nWhat it means.\n" in render([remarked])
 
 
 def test_the_page_explains_every_figure() -> None:
