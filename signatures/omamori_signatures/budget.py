@@ -40,11 +40,13 @@ class Cost:
         steady_mib: Memory of engine and gate with the pack.
         peak_mib: The same while the engine reloads.
         load_s: Seconds until a pack is loaded, on the machine that the figures are from.
+        networks: Entries of the gate's map.
     """
 
     steady_mib: int
     peak_mib: int
     load_s: float
+    networks: int
 
 
 def estimate(manifest: FeedManifest) -> Cost:
@@ -63,7 +65,10 @@ def estimate(manifest: FeedManifest) -> Cost:
         + counts[ListKind.IP] * _NETWORK_US
     )
     return Cost(
-        steady_mib=steady // _MIB, peak_mib=(steady + doubled) // _MIB, load_s=round(microseconds / 1_000_000, 1)
+        steady_mib=steady // _MIB,
+        peak_mib=(steady + doubled) // _MIB,
+        load_s=round(microseconds / 1_000_000, 1),
+        networks=counts[ListKind.IP],
     )
 
 
@@ -92,4 +97,6 @@ def exceed(cost: Cost, budget: Budget, memory_mib: int) -> tuple[str, ...]:
         findings.append(f"memory while reloading: {cost.peak_mib} MiB, the board allows {allowed_mib} MiB")
     if cost.load_s * budget.slowness > budget.load_s:
         findings.append(f"loading: {cost.load_s * budget.slowness:.0f} s on the board, allowed are {budget.load_s} s")
+    if cost.networks > budget.networks:
+        findings.append(f"addresses: {cost.networks}, the gate takes {budget.networks}")
     return tuple(findings)

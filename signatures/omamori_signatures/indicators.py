@@ -132,9 +132,13 @@ class DomainRules:
             raise IndicatorError("not a domain name")
         if labels[-1].isdigit():
             raise IndicatorError("an address, not a domain name")
-        if len(labels) < 2 or self._suffixes.is_public(name):
+        if len(labels) < 2 or self.is_suffix(name):
             raise IndicatorError("a top-level domain or public suffix: it would cover everybody below it")
         return name
+
+    def is_suffix(self, name: str) -> bool:
+        """Say whether a name is a top-level domain or public suffix."""
+        return bool(self._suffixes.is_public(name))
 
     def registrable(self, name: str) -> str:
         """Return the registrable domain that `name` belongs to."""

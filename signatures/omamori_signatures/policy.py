@@ -34,6 +34,7 @@
     [budget]
     memory_percent = 60           # of the board's recommended memory that the engine may need while it reloads
     load_s = 120                  # seconds that loading may take on the board
+    networks = 120_000            # addresses and networks that the gate's map has room for, with some to spare
     slowness = 4                  # how many times slower the board's processor is than the one that is measured on
 
 It reads and checks. What is blocked and what is logged is decided here and nowhere else.
@@ -146,6 +147,7 @@ class Budget:
 
     memory_percent: int
     load_s: int
+    networks: int
     slowness: int
 
 
@@ -281,6 +283,7 @@ def _budget(fields: Fields) -> Budget:
     budget = Budget(
         memory_percent=fields.number("memory_percent", 1, 100),
         load_s=fields.number("load_s", 1, 3600),
+        networks=fields.number("networks", 0, 10_000_000),
         slowness=fields.number("slowness", 1, 100),
     )
     fields.finish()
