@@ -64,7 +64,10 @@ class Control:
         self._socket.sendall(json.dumps(message).encode() + b"\n")
         answer = b""
         while True:
-            answer += self._socket.recv(1 << 16)
+            block = self._socket.recv(1 << 16)
+            if not block:
+                raise ConnectionError("the engine has ended")
+            answer += block
             with contextlib.suppress(ValueError):
                 return json.loads(answer)
 
