@@ -10,8 +10,8 @@
  * Rules:
  *  - It trusts nothing that the engine or the agent say: only queues, processes and clocks of the kernel.
  *  - The lease is cheap and comes early; the kill costs the time of loading all rules and needs evidence. A worker
- *    that is ready to run but gets no processor is starved, not hung: that time counts for the lease, not for the
- *    kill. The same holds for the moments in which this program itself was not run.
+ *    that is ready to run but gets no processor or no disk is starved, not hung: that time counts for the lease, not
+ *    for the kill. The same holds for the moments in which this program itself was not run.
  *  - An engine that has never answered is starting. It is given long.
  *  - Leases end by themselves: if this program dies, inspection comes back.
  *
@@ -51,7 +51,7 @@
 #define IDLE_POLL_MS 25	 /* nothing waits */
 #define ALERT_POLL_MS 20 /* something waits */
 #define LEASE_AFTER_NS (150 * MS_NS)
-#define KILL_AFTER_MS 600		  /* of evidence, see above */
+#define KILL_AFTER_MS 2000		  /* of evidence, see above */
 #define KILL_STARTING_NS (30 * SECOND_NS) /* the same for an engine that has not answered yet */
 #define LEASE_NS SECOND_NS		  /* renewed while needed */
 #define PAUSE_NS (3 * SECOND_NS)	  /* at most, for a planned stop of the engine */
@@ -288,24 +288,24 @@ static unsigned int kill_engine(const struct watch *watch)
 	return killed;
 }
 
-/* What the worker of a queue has run so far, and whether it wants to run. */
+/* What the worker of a queue has run so far, and what it is doing. */
 struct worker {
 	bool is_found;
-	bool is_runnable;
+	char state; /* as in proc(5) */
 	__u64 ran_ns;
 };
 
-static bool is_runnable(const char *task)
+static char state_of(const char *task)
 {
 	char path[PATH_BYTES], text[1024];
 
 	snprintf(path, sizeof(path), "%s/stat", task);
 	if (read_file(path, text, sizeof(text)) < 0)
-		return false;
+		return '?';
 
 	const char *state = strrchr(text, ')');
 
-	return state && state[1] == ' ' && state[2] == 'R';
+	return state && state[1] == ' ' ? state[2] : '?';
 }
 
 static __u64 processor_time(const char *task)
@@ -349,7 +349,7 @@ static struct worker find_worker(const struct watch *watch, unsigned int queue)
 			if (!is_worker && (worker.is_found || number != (long)pids[i]))
 				continue;
 			worker.is_found = true;
-			worker.is_runnable = is_runnable(task);
+			worker.state = state_of(task);
 			worker.ran_ns = processor_time(task);
 			if (is_worker) {
 				closedir(tasks);
@@ -405,8 +405,11 @@ static void judge(struct watch *watch, unsigned int index, __u32 listener, __u32
 		struct worker worker = find_worker(watch, watch->first_queue + index);
 		__u64 ran_ns = worker.ran_ns > queue->ran_ns ? worker.ran_ns - queue->ran_ns : 0;
 
-		/* Nobody there, or there and not wanting to run: it will not answer. Else what counts is what it ran. */
-		if (!worker.is_found || !worker.is_runnable || ran_ns > step_ns)
+		/*
+		 * Nobody there, or there and not wanting to run: it will not answer. One that wants to run is judged
+		 * by what it ran, also one that waits for the disk, where another engine would have to wait as well.
+		 */
+		if (!worker.is_found || (worker.state != 'R' && worker.state != 'D') || ran_ns > step_ns)
 			ran_ns = step_ns;
 		/* When it came since the last look nobody knows: time counts from this one. */
 		if (queue->stall_ns)
@@ -744,7 +747,7 @@ static void usage(FILE *to)
 	      "  --processes FILE     lists the engine's processes, one number a line (cgroup.procs)\n"
 	      "  --queues FIRST-LAST  numbers of its queues\n"
 	      "  --queue-length N     packets that one queue holds (4096)\n"
-	      "  --kill-ms N          how long a hung engine is given before it is ended (600)\n"
+	      "  --kill-ms N          how long a hung engine is given before it is ended (2000)\n"
 	      "  --state FILE         where to write what happened, as JSON\n"
 	      "  --button NAME        input device whose power key lets everything pass, and back\n"
 	      "  --button-minutes N   for how long (10)\n"
