@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omamori_signatures import cli
@@ -326,6 +326,7 @@ class TestGuard:
             with pytest.raises(GuardError):
                 judge(source, Counts(used=now, bad=bad), before)
 
+    @settings(deadline=None)
     @given(before=st.integers(100_000, 10**6), now=st.integers(0, 10**6))
     def test_loss_of_more_than_the_bound_is_never_believed(self, before: int, now: int) -> None:
         source = source_of(entries=[0, 10**6], shrink_percent=10, growth_percent=10_000)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omamori_protocol.feed_manifest import ListKind
@@ -147,6 +147,7 @@ networks = st.one_of(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(st.sets(networks, max_size=30))
 def test_folding_keeps_exactly_what_nothing_else_covers(found: set[indicators.Network]) -> None:
     kept = {ipaddress.ip_network(name) for name in fold_networks({str(network) for network in found})}
@@ -204,6 +205,7 @@ def test_entries_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         read("a.example\nb.example\nc.example\nd.example\n", ListKind.DOMAIN)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=80))
 def test_whatever_is_accepted_is_stable(text: str) -> None:
     try:

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omamori_protocol.feed_manifest import FeedManifest, ListKind, PackFile, PackRules
@@ -84,6 +84,7 @@ def test_archive_says_nothing_about_the_machine(source: Path) -> None:
         assert member.mtime == 1893456000
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.from_regex(r"lists/[a-z0-9][a-z0-9._-]{0,30}", fullmatch=True), st.binary(max_size=2000)))
 def test_whatever_is_written_is_read_back(files: dict[str, bytes]) -> None:
     manifest = FeedManifest(
