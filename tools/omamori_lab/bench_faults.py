@@ -291,6 +291,11 @@ def _gate_away(stage: Stage) -> None:
     stage.lane.wire.refresh()
 
 
+def _refresh(stage: Stage) -> None:
+    assert stage.lane.wire is not None
+    stage.lane.wire.refresh()
+
+
 def _disk_full(stage: Stage) -> None:
     # A file system of its own (see `Stage`): nothing else of this machine is filled.
     with (stage.engine.events.parent / _FILLER).open("wb", buffering=0) as filler, contextlib.suppress(OSError):
@@ -359,8 +364,15 @@ FAULTS = (
     Fault(
         "gate_away",
         "gate unloaded and loaded",
-        "The BPF programs are taken off all ports, and put back a second later.",
+        "The BPF programs are taken off all ports and put back a second later, as at power-on; making their hook stops"
+        " a port for some milliseconds.",
         _gate_away,
+    ),
+    Fault(
+        "gate_refreshed",
+        "gate refreshed",
+        "The loader runs again, as when a port comes or goes.",
+        _refresh,
         budget="0 lost",
     ),
     Fault(

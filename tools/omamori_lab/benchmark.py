@@ -15,10 +15,10 @@ from .errors import SetupError
 
 FORMAT = 1
 MAX_BYTES = 1 << 20
-_PREFACE = """Rendered by `make bench` and `make bench-…` from `docs/benchmarks/*.json`; never edited by hand. Every figure is
-from a real run of the committed code on the machine named beside it. That machine has no hardware virtualisation:
-everything inside the virtual box is slower than on a real one, and only ratios of one run compare. How the wire is
-measured: [ADR 19](adr/0019-how-the-wire-is-measured.md).
+_PREFACE = """Rendered by `make bench` and `make bench-…` from `docs/benchmarks/*.json`; never edited by hand. Every
+figure is from a real run of the committed code on the machine named beside it. That machine has no hardware
+virtualisation: everything inside the virtual box is slower than on a real one, and only ratios of one run compare. How
+the wire is measured: [ADR 19](adr/0019-how-the-wire-is-measured.md).
 """
 
 
