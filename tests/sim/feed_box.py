@@ -46,6 +46,7 @@ LIMITS = FeedLimits(
     retry_cap_s=0.4,
     min_gap_s=0.05,
     reconcile_s=0.1,
+    crashes=2,
 )
 # A stand-in for the engine's program: refuses what a real one refuses, counts how often it was asked.
 TESTER = """#!/bin/sh

@@ -214,7 +214,8 @@ class Activator:
             back = record.transition.origin
         else:
             age_s = self._clock.now() - record.activated_s
-            back = record.previous if 0 <= age_s <= self._limits.probation_s else None
+            # The empty feed is no way back from one that has settled: it protects from nothing.
+            back = (record.previous or None) if 0 <= age_s <= self._limits.probation_s else None
         old = self._store.get(back) if back is not None else None
         if old is None or old.serial == current.serial or not self._is_allowed(old):
             logger.warning("the engine dies again and again; feed %d stays, there is no better one", current.serial)

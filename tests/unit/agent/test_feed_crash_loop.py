@@ -110,18 +110,15 @@ def test_agent_that_starts_anew_remembers_how_young_the_feed_is(second: Box) -> 
     assert second.active == 1
 
 
-def test_first_feed_has_the_empty_one_to_go_back_to(box: Box) -> None:
+def test_the_first_feed_is_not_given_up_for_the_empty_one(box: Box) -> None:
     box.look()
     box.publish(PackSource(serial=1))
     box.poll()
     box.look()
     box.crash(2)
     box.poll()
-    assert box.active == 0
-    assert box.shown[:2] == (0, FeedState.ROLLED_BACK)
-    box.crash(3)
-    box.poll()
-    assert box.active == 0
+    assert box.shown == (1, FeedState.ACTIVE, "")
+    assert box.store.record.quarantined == ()
 
 
 def test_engine_that_dies_while_it_loads_new_lists(protected: Box) -> None:
