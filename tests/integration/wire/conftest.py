@@ -9,6 +9,7 @@ import pytest
 
 from omamori_agent.gate import Gate
 from omamori_firmware.errors import ImageError
+from omamori_firmware.run import run
 from omamori_lab.native_wire import NativeLane, obtain_programs
 from sim.gate_bench import Bench, open_bench
 
@@ -20,6 +21,16 @@ def programs() -> tuple[Path, Path]:
         return obtain_programs()
     except ImageError as err:
         pytest.skip(f"no engine: {err}")
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A throw-away certificate with its key in one file."""
+    path = tmp_path_factory.mktemp("tls") / "server.pem"
+    line = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    run([*line, "-days", "2", "-subj", "/CN=good.test", "-keyout", path, "-out", f"{path}.crt"], timeout_s=30)
+    path.write_text(path.read_text() + Path(f"{path}.crt").read_text())
+    return path
 
 
 @pytest.fixture

@@ -179,16 +179,6 @@ def test_logged_request_passes_and_is_reported(protected: NativeLane, engine: Na
     assert (alert["http"]["hostname"], alert["http"]["url"]) == ("good.test", "/logged/x")
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A throw-away certificate with its key in one file."""
-    path = tmp_path_factory.mktemp("tls") / "server.pem"
-    line = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    run([*line, "-days", "2", "-subj", "/CN=good.test", "-keyout", path, "-out", f"{path}.crt"], timeout_s=30)
-    path.write_text(path.read_text() + Path(f"{path}.crt").read_text())
-    return path
-
-
 def fetch_tls(lane: NativeLane, name: str) -> int:
     """Download over TLS from the office; return the number of bytes that came."""
     context = ssl.create_default_context()
@@ -226,6 +216,68 @@ def test_tls_leaves_the_queue_after_its_handshake(protected: NativeLane, gate: G
     assert grown[Counter.BYPASSED] > size
     assert grown[Counter.INSPECTED] < size / 20
     assert after[Counter.LEARNED].packets - before[Counter.LEARNED].packets == 1
+
+
+def ssh_packet(message: int, *fields: bytes) -> bytes:
+    """An unencrypted SSH packet (RFC 4253, section 6)."""
+    body = bytes([message]) + b"".join(struct.pack("!I", len(field)) + field for field in fields)
+    padding = 4 + -(len(body) + 9) % 8
+    return struct.pack("!IB", 1 + len(body) + padding, padding) + body + bytes(padding)
+
+
+def ssh_offer() -> bytes:
+    words = [b"curve25519-sha256", b"ssh-ed25519", *[b"aes128-ctr"] * 2, *[b"hmac-sha2-256"] * 2, *[b"none"] * 2]
+    lists = b"".join(struct.pack("!I", len(word)) + word for word in (*words, b"", b""))
+    body = b"\x14" + bytes(16) + lists + bytes(5)
+    padding = 4 + -(len(body) + 9) % 8
+    return struct.pack("!IB", 1 + len(body) + padding, padding) + body + bytes(padding)
+
+
+def test_ssh_leaves_the_queue_after_its_key_exchange(protected: NativeLane, gate: Gate) -> None:
+    new_keys = ssh_packet(21)
+    asked = b"SSH-2.0-OpenSSH_9.8\r\n", ssh_offer(), ssh_packet(30, bytes(32)), new_keys, os.urandom(64)
+    answered = b"SSH-2.0-OpenSSH_9.9\r\n", ssh_offer(), ssh_packet(31, bytes(51), bytes(32), bytes(83)), new_keys
+    before_keys = []
+
+    def serve(connection: socket.socket) -> None:
+        for request, reply in zip(asked, (*answered, os.urandom(MEBI)), strict=True):
+            assert receive_all(connection, len(request)) == request
+            connection.sendall(reply)
+
+    with serving(protected, 22, serve):
+        client = protected.office.call(lambda: socket.create_connection((INTERNET_IPV4, 22), timeout=5))
+        with client:
+            for request, reply in zip(asked, (*answered, bytes(MEBI)), strict=True):
+                before_keys.append(is_bypassed(gate, 22))
+                client.sendall(request)
+                assert len(receive_all(client, len(reply))) == len(reply)
+            assert is_bypassed(gate, 22)
+    assert not any(before_keys[:4])
+
+
+def receive_all(connection: socket.socket, size: int) -> bytes:
+    got = b""
+    while len(got) < size and (block := connection.recv(size - len(got))):
+        got += block
+    return got
+
+
+def test_quic_leaves_the_queue_after_twenty_packets(protected: NativeLane, gate: Gate) -> None:
+    target = os.urandom(8)
+    initial = b"\xc3\0\0\0\1\x08" + target + b"\x08" + os.urandom(8) + b"\0" + struct.pack("!H", 0x4000 | 1150)
+    server = protected.internet.bind_udp(INTERNET_IPV4, 443)
+    client = protected.office.bind_udp(OFFICE_IPV4, 7000)
+    with server, client:
+        server.settimeout(5)
+        client.settimeout(5)
+        for number in range(40):
+            data = b"\x41" + target + os.urandom(1000) if number else initial + os.urandom(1150)
+            client.sendto(data, (INTERNET_IPV4, 443))
+            server.sendto(server.recv(2000), (OFFICE_IPV4, 7000))
+            client.recv(2000)
+            if number == 15:
+                assert not is_bypassed(gate, 7000)
+        assert is_bypassed(gate, 7000)
 
 
 @pytest.mark.parametrize("is_upload", [False, True], ids=["download", "upload"])

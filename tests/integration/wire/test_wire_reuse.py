@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import ssl
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +22,8 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
 
 MEBI = 1 << 20
 BULK = 12 * MEBI
+# The engine lets pass for one second what has the numbers of a flow it has finished with (flow-timeouts).
+FORGETS_S = 1.2
 FORBIDDEN = b"GET / HTTP/1.1\r\nHost: malware.test\r\n\r\n"
 PAGE = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\npage"
 
@@ -75,6 +79,11 @@ def ask(client: socket.socket, request: bytes) -> bytes:
     return bytes(got)
 
 
+def count_alerts(lane: NativeLane) -> int:
+    assert lane.engine is not None
+    return len(lane.engine.events.read_text().splitlines())
+
+
 def answer(connection: socket.socket) -> None:
     """Answer a request with a page, and a number with so many bytes."""
     if request := connection.recv(1 << 16):
@@ -93,20 +102,70 @@ def test_stopped_connection_stays_stopped_however_often_it_is_tried_again(protec
     assert after[Uninspected.NO_VERDICT] == before[Uninspected.NO_VERDICT]
 
 
-def test_new_connection_with_the_numbers_of_a_bypassed_one_goes_to_the_engine(
-    protected: NativeLane, gate: Gate
+@pytest.mark.parametrize("pause_s", [FORGETS_S, 9.0])
+def test_new_connection_with_the_numbers_of_a_bypassed_one_is_inspected(
+    protected: NativeLane, gate: Gate, pause_s: float
 ) -> None:
-    """What the engine makes of it is another matter: it remembers for 100 s that it had finished with these numbers."""
+    client_port = 42010 + int(pause_s)
     with serving(protected, 8101, answer):
-        with contextlib.closing(connect(protected, 8101, 42001)) as client:
+        with contextlib.closing(connect(protected, 8101, client_port)) as client:
             assert len(ask(client, b"%d" % BULK)) == BULK
-            assert is_bypassed(gate, 8101, 42001)
-        before = gate.counters()[Counter.INSPECTED].packets
-        with contextlib.closing(connect(protected, 8101, 42001)) as client:
-            assert not is_bypassed(gate, 8101, 42001)
-            ask(client, b"%d" % BULK)
-            assert not is_bypassed(gate, 8101, 42001)
-        assert gate.counters()[Counter.INSPECTED].packets - before > BULK / 1500 / 2
+            assert is_bypassed(gate, 8101, client_port)
+        time.sleep(pause_s)
+        told = count_alerts(protected)
+        with contextlib.closing(connect(protected, 8101, client_port)) as client:
+            assert not is_bypassed(gate, 8101, client_port)
+            assert ask(client, FORBIDDEN) == b""
+            assert not is_bypassed(gate, 8101, client_port)
+        wait_for(lambda: count_alerts(protected) > told, "the alert", timeout_s=10)
+
+
+def test_new_connection_with_the_numbers_of_a_bypassed_tls_connection_is_inspected(
+    protected: NativeLane, gate: Gate, certificate: Path
+) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    trusting = ssl.create_default_context()
+    trusting.check_hostname = False
+    trusting.verify_mode = ssl.CERT_NONE
+
+    def serve(connection: socket.socket) -> None:
+        if connection.recv(1, socket.MSG_PEEK) == b"\x16":
+            with context.wrap_socket(connection, server_side=True) as secure:
+                answer(secure)
+        else:
+            answer(connection)
+
+    with serving(protected, 8104, serve):
+        plain = connect(protected, 8104, 42004)
+        with plain, trusting.wrap_socket(plain, server_hostname="good.test") as client:
+            assert len(ask(client, b"%d" % MEBI)) == MEBI
+            assert is_bypassed(gate, 8104, 42004)
+        time.sleep(FORGETS_S)
+        told = count_alerts(protected)
+        with contextlib.closing(connect(protected, 8104, 42004)) as client:
+            assert ask(client, FORBIDDEN) == b""
+            assert not is_bypassed(gate, 8104, 42004)
+        wait_for(lambda: count_alerts(protected) > told, "the alert", timeout_s=10)
+
+
+def test_bypassed_connection_is_inspected_again_after_the_epoch_was_raised(protected: NativeLane, gate: Gate) -> None:
+    """Past the depth of the stream nobody looks at further requests; once the gate has forgotten, the engine does."""
+
+    def serve(connection: socket.socket) -> None:
+        while request := connection.recv(1 << 16):
+            size = 24 * MEBI if b"large" in request else 4
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + bytes(size))
+
+    with serving(protected, 80, serve), contextlib.closing(connect(protected, 80, 42005)) as client:
+        client.sendall(b"GET /large HTTP/1.1\r\nHost: good.test\r\n\r\n")
+        received = 0
+        while received < 24 * MEBI:
+            received += len(client.recv(1 << 18))
+        assert is_bypassed(gate, 80, 42005)
+        time.sleep(FORGETS_S)
+        gate.raise_epoch()
+        assert ask(client, FORBIDDEN) == b""
 
 
 def test_new_connection_with_the_numbers_of_a_stopped_one_does_not_get_through(

@@ -125,8 +125,13 @@ def test_the_initrd_forwards_the_planned_group_addresses() -> None:
 
 
 def test_engine_marks_what_the_gate_learns_and_listens_to_every_queue() -> None:
-    assert f"bypass-mark: {PLAN.mark_bypass}\n" in ENGINE
-    assert f"bypass-mask: {PLAN.mark_bypass}\n" in ENGINE
+    rules = [line for line in (TREE.engine / "bulk.rules").read_text().splitlines() if not line.startswith("#")]
+    marking = [rule for rule in rules if "nfq_set_mark" in rule]
+    assert marking
+    assert marking == [rule for rule in rules if " bypass;" in rule]
+    assert all(
+        f"nfq_set_mark:{PLAN.mark_bypass:#x}/{PLAN.mark_bypass:#x}; bypass; noalert;" in rule for rule in marking
+    )
     # Without the repeat mark in the mask, the engine would take every packet for one it has seen.
     assert "  mode: repeat\n" in ENGINE
     assert f"repeat-mark: {PLAN.mark_inspected}\n" in ENGINE
@@ -134,6 +139,14 @@ def test_engine_marks_what_the_gate_learns_and_listens_to_every_queue() -> None:
     unit = (TREE.engine / "omamori-engine.service").read_text()
     numbers = [int(number) for number in re.findall(r" -q (\d+)", unit)]
     assert numbers == list(range(PLAN.first_queue, PLAN.last_queue + 1))
+
+
+def test_engine_ends_no_flow_by_itself_and_forgets_at_once_which_ones_it_has_ended() -> None:
+    settings = "\n".join(line for line in ENGINE.splitlines() if not line.lstrip().startswith("#"))
+    assert "bypass-mark" not in settings
+    assert re.findall(r"^  bypass: (\S+)$", settings, re.MULTILINE) == ["no"]
+    assert set(re.findall(r"^      encryption-handling: (\S+)$", settings, re.MULTILINE)) == {"full"}
+    assert set(re.findall(r"^    (?:emergency-)?bypassed: (\S+)$", settings, re.MULTILINE)) == {"1"}
 
 
 def test_engine_never_drops_because_it_is_in_trouble() -> None:
