@@ -27,7 +27,7 @@ MAX_REPORTED = 50
 
 _FORBIDDEN = {
     "bypass", "config", "datarep", "dataset", "fileext", "filemd5", "filesha1", "filesha256", "filestore", "iprep",
-    "lua", "luajit", "luaxform", "replace", "tag",
+    "lua", "luajit", "luaxform", "nfq_set_mark", "replace", "tag",
 }  # fmt: skip
 _DROPPED_OPTIONS = {"reference", "metadata", "priority", "gid", "classtype", "sid", "rev"}
 _TAKEN_ACTIONS = {"alert", "drop", "reject", "rejectsrc", "rejectdst", "rejectboth"}
