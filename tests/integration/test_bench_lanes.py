@@ -34,7 +34,7 @@ def test_three_lanes_carry_bulk_web_small_packets_and_pings() -> None:
 
 
 def test_failures_are_played_with_probes_on_three_flows() -> None:
-    chosen = ["none", "started", "killed", "hung", "restarted", "reloaded", "gate_away", "disk_full"]
+    chosen = ["started", "killed", "hung", "disk_full"]
     results = bench_faults.measure(generate_rules(20), generate_rules(40), rounds=1, only=chosen)
     assert list(results) == chosen
     for name, (outcome,) in results.items():
