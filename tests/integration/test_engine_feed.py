@@ -56,7 +56,9 @@ RULES = f"""\
 {DROP} domain; dataset:isset,dangerous; {META}; sid:2;)
 """
 FILE_RULE = 'drop tcp any any -> any any (msg:"bad file"; filesha256:malware.sha256; sid:3;)\n'
-LIMITS = FeedLimits(canary_tries=0, settle_s=1.0, settle_poll_s=0.1, reserve_bytes=0, retry_first_s=0.2, retry_cap_s=1.0)
+LIMITS = FeedLimits(
+    canary_tries=0, settle_s=1.0, settle_poll_s=0.1, reserve_bytes=0, retry_first_s=0.2, retry_cap_s=1.0
+)
 
 
 def pack(serial: int, *names: str, rules: str = RULES, **changes: dict[str, tuple[str, ...]]) -> PackSource:
