@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 
-from omamori_lab.addresses import PC2
+from omamori_lab.addresses import PC2, WEB
 from omamori_lab.box import PROTECTING
 from omamori_lab.lab import Lab
 from omamori_lab.results import Checklist
@@ -15,6 +15,7 @@ from .scene import Title, check_once
 from .uninspected import check_inspected, check_told, office_at_work, passed
 
 _ALERT_TIMEOUT_S = 60.0
+_PINGS = 20
 _RECOVERY_TIMEOUT_S = 60.0
 _FILLER = "/var/filler"
 _SWITCHES = "/proc/sys/net/bridge/bridge-nf-call-ip*tables"
@@ -42,6 +43,8 @@ class WireFaultsScene:
             check_inspected(lab, checks, "without a way to the engine", expected=False)
             visit = lab.client(PC2.name).get("http://web.example/", options=["-4"])
             checks.add("HTTP meanwhile", expected="passes", seen=visit, ok=visit.complete)
+            # The ledger looks once a second; what passes while the agent is away, too, it cannot tell from overload.
+            checks.equal("ping meanwhile", _PINGS, lab.client(PC2.name).ping(WEB.ipv4, count=_PINGS).received)
             on_box(lab, "systemctl restart omamori-wire.service")
         check_inspected(lab, checks, "with the wire installed again", expected=True)
         check_told(lab, checks, "no-gate", before=before)
