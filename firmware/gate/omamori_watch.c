@@ -58,7 +58,7 @@
 #define KILL_AGAIN_NS SECOND_NS
 #define PINNED_PACKETS 256 /* see `is_progress` */
 #define BUTTON_SCAN_NS (2 * SECOND_NS)
-#define BUTTON_QUIET_NS (400 * MS_NS) /* a bouncing contact is one press */
+#define BUTTON_QUIET_NS (250 * MS_NS) /* a bouncing contact is one press */
 #define NOTIFY_NS (500 * MS_NS)
 #define COMPLAIN_NS (60 * SECOND_NS)
 

@@ -102,7 +102,7 @@ def rig(program: Path, tmp_path: Path) -> Iterator[Rig]:
 
 def test_packets_that_wait_for_ever_cost_the_engine_its_life_and_nobody_else(rig: Rig) -> None:
     rig.table((0, 7, 0, 100), (1, 8, 0, 50))
-    rig.start()
+    rig.start("--kill-ms", "300")
     rig.table((0, 7, 3, 103), (1, 8, 0, 50))
     rig.until(lambda state: state["is_hung"])
     assert rig.engine.wait(20) == -signal.SIGKILL
