@@ -47,6 +47,7 @@ def _wire(options: argparse.Namespace, display: Display) -> Benchmark:
         machine=machine.describe(),
         versions={"rules": rules.origin},
         figures=bench_wire_report.figures(result),
+        remarks=bench_wire_report.LIMITS,
         details=bench_wire_report.details(result),
     )
 

@@ -10,6 +10,26 @@ from typing import Any
 from .bench_wire import BRIDGE, MEASUREMENTS, OMAMORI, STOCK, Measurement, Sample, WireResult, ratios
 from .benchmark import Figure, median
 
+# What profiles of the lanes showed; the figures above are its measure.
+LIMITS = (
+    """\
+**What limits new connections.** A short HTTP connection is a dozen packets, and the engine looks at each of them: bare
+acknowledgements too, which it needs to follow the stream. Somewhat more than half of a worker's time is the kernel's,
+because the verdict on a packet sends it on its way, through bridge and driver and here even into the receiving host,
+before the worker goes on. What the gate, the bridge's packet filter and the queue cost by themselves is small beside
+it. Finer groups of rules, larger batches of verdicts, a longer queue and other settings of the allocator made no
+difference that could be measured. What helps is more cores with a worker each, as far as connections have different
+pairs of addresses: the kernel spreads packets over the queues by addresses alone, so that both directions and all
+fragments of a flow meet the same worker.""",
+    """\
+**What limits several streams.** A stream of an unknown protocol is inspected for its first megabyte, TLS for its
+handshake only, HTTP for 20 MiB, so that a file's hash is known. In a short run those first megabytes of each stream
+show; after them every stream runs at the speed of the bridge.""",
+    """\
+**A full queue.** Inspected TCP hardly outruns the queue's room, because its window ends; UDP does. Then packets pass
+without inspection, are counted, and those that wait come late. A shorter queue would make them less late, and would
+let bursts of ordinary downloads pass uninspected.""",
+)
 _NAMES = {BRIDGE: "bare bridge", STOCK: "stock engine (AF_PACKET)", OMAMORI: "Omamori"}
 
 
