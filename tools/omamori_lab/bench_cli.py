@@ -68,7 +68,7 @@ def _feed(options: argparse.Namespace, display: Display) -> Benchmark:
 def _faults(options: argparse.Namespace, display: Display) -> Benchmark:
     rules, more_rules = _rules(options, 20_000), _rules(options, 40_000)
     display.step("faults")
-    results = bench_faults.measure(rules, more_rules, rounds=options.rounds or 3, only=options.only, note=display.step)
+    results = bench_faults.measure(rules, more_rules, rounds=options.rounds or 2, only=options.only, note=display.step)
     return Benchmark(
         name="faults",
         title="Failures",
@@ -118,7 +118,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     about = "; ".join(f"{name}: {each.help}" for name, each in BENCHES.items())
     command.add_argument("what", nargs="?", choices=tuple(BENCHES), default="chain", help=f"default chain. {about}")
     command.add_argument("--out", type=Path, default=TREE / "docs", metavar="DIR", help="default: docs")
-    command.add_argument("--rounds", type=_positive, metavar="N", help="of the data plane: chain 5, wire 7, faults 3")
+    command.add_argument("--rounds", type=_positive, metavar="N", help="of the data plane: chain 5, wire 7, faults 2")
     command.add_argument(
         "--seconds", type=_positive, metavar="S", help="wire: of one measurement (2); office: in all (600)"
     )

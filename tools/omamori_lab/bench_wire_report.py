@@ -80,7 +80,7 @@ def _quantiles(samples: Mapping[str, Sequence[Sample]]) -> str:
     if not all("p99_us" in sample.more for taken in samples.values() for sample in taken):
         return ""
     parts = [
-        f"{_NAMES[lane]} {statistics.median(sample.more['p99_us'] for sample in taken):.4g}"
+        f"{_NAMES[lane]} {statistics.median(sample.more['p99_us'] for sample in taken):.0f}"
         for lane, taken in samples.items()
     ]
     return f" p99 in µs: {', '.join(parts)}."
