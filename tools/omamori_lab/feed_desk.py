@@ -145,13 +145,12 @@ class FeedDesk:
         run(self._outside.command(command, resolver=self._resolver), timeout_s=_TIMEOUT_S)
 
 
-def spoil_target(repository: Path) -> Path:
-    """Change one byte of the newest published pack of a repository copy; return the file."""
-    packs = sorted((repository / "targets" / "feed" / CHANNEL).iterdir(), key=lambda path: path.stat().st_mtime_ns)
-    data = bytearray(packs[-1].read_bytes())
-    data[len(data) // 2] ^= 0x01
-    packs[-1].write_bytes(data)
-    return packs[-1]
+def spoil_target(repository: Path) -> None:
+    """Change one byte of every pack and every increment of a repository copy: no way leads to a good one."""
+    for path in (repository / "targets" / "feed" / CHANNEL).iterdir():
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 0x01
+        path.write_bytes(data)
 
 
 def spoil_metadata(repository: Path) -> Path:

@@ -115,7 +115,7 @@ def test_the_device_knows_the_channels_of_a_country(release_tree: Path) -> None:
         "database = load_database(Paths().regulatory_database)\n"
         "print(len(database.countries) > 100, *(database.channels(country)[-1] for country in ('JP', 'DE', 'US')))\n"
     )
-    output = run.run(enter.command(release_tree, "root", [], ["python3", "-I", "-c", code]), timeout_s=120)
+    output = run.run(enter.command(release_tree, "root", [], ["python3", "-IB", "-c", code]), timeout_s=120)
     assert output.decode().split() == ["True", "13", "13", "11"]
 
 
