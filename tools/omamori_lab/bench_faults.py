@@ -467,7 +467,8 @@ def _probed_bridge(strike: Callable[[Stage], None], stage: Stage) -> Report:
 def _probed(fault: Fault, stage: Stage) -> Outcome:
     probes = {
         INSPECTED: Probe(stage.ends, INSPECTED, kind="udp", port=_PORTS[INSPECTED], rate=1000, size=200),
-        STREAM: Probe(stage.ends, STREAM, kind="tcp", port=_PORTS[STREAM], rate=500, size=32),
+        # Slow enough to stay below what the engine lets go as bulk while twice the rules are loaded.
+        STREAM: Probe(stage.ends, STREAM, kind="tcp", port=_PORTS[STREAM], rate=250, size=32),
     }
     if fault.is_inspecting:
         probes[BYPASSED] = Probe(
