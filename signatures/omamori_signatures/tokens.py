@@ -53,6 +53,7 @@ Saying = Token | Bad | Skipped
 
 _HEX = re.compile(r"[0-9A-Fa-f]+")
 _DIGESTS = {64: TokenKind.SHA256, 40: TokenKind.SHA1, 32: TokenKind.MD5}
+_V4_LIKE = re.compile(r"[0-9.]+(?:/[0-9]+)?")
 _WITH_PORT = re.compile(r"([^:/\[\]]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})")
 
 
@@ -89,7 +90,8 @@ def kind_of(text: str) -> TokenKind:
 
 
 def _is_network(text: str) -> bool:
-    if not text[:1].isdigit() and ":" not in text:
+    # Asking `ipaddress` is slow, and of a million names many begin with a digit.
+    if ":" not in text and not _V4_LIKE.fullmatch(text):
         return False
     try:
         ipaddress.ip_network(text, strict=False)
