@@ -56,7 +56,7 @@ def _of_fault(fault: Fault, outcomes: Sequence[Outcome]) -> list[Figure]:
         elif flow == BYPASSED:
             text = f"A flow that the engine has finished with, at the same time: {text}."
         else:
-            text = f"A connection with 500 small segments a second: p99 of their delay {_p99(outcomes):g} ms."
+            text = f"A connection with 250 small segments a second: p99 of their delay {_p99(outcomes):g} ms."
         made.append(
             median(f"{fault.title}: {title}", [report.interruption_ms for report in reports], "ms", text, budget=budget)
         )
