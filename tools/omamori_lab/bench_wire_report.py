@@ -20,7 +20,11 @@ before the worker goes on. What the gate, the bridge's packet filter and the que
 it. Finer groups of rules, larger batches of verdicts, a longer queue and other settings of the allocator made no
 difference that could be measured. What helps is more cores with a worker each, as far as connections have different
 pairs of addresses: the kernel spreads packets over the queues by addresses alone, so that both directions and all
-fragments of a flow meet the same worker.""",
+fragments of a flow meet the same worker.
+
+That does not explain the figures of a run with rules from several public sets, where an HTTP connection cost the engine
+milliseconds; with one such set alone it was a quarter of one (measured beside other work). The stock engine fell with
+it. Which rules cost so much has not been investigated.""",
     """\
 **What limits several streams.** A stream of an unknown protocol is inspected for its first megabyte, TLS for its
 handshake only, HTTP for 20 MiB, so that a file's hash is known. In a short run those first megabytes of each stream
