@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 CANARY_NAME = "canary"
 CANARY_RULES_NAME = "canary.rules"
-_SET = "omamori-canary"
+SET = "omamori-canary"
 _RULE_ID = 9900100  # of those that belong to the image, not to feeds
 _ADDRESS = ("192.0.2.53", 53)  # RFC 5737: nobody's
 _SECRET = re.compile(rb"[0-9a-f]{32}\n")
@@ -46,7 +46,7 @@ def write_canary(engine: Path) -> None:
 def _rule(secret: str) -> bytes:
     return (
         f'drop:packet dns any any -> {_ADDRESS[0]} 53 (msg:"Omamori canary"; dns.query; content:"{secret}.invalid"; '
-        f"bsize:{len(secret) + 8}; dataset:set,{_SET},type string,memcap 1 MiB,hashsize 64; noalert; "
+        f"bsize:{len(secret) + 8}; dataset:set,{SET},type string,memcap 1 MiB,hashsize 64; noalert; "
         f"sid:{_RULE_ID}; rev:1;)\n"
     ).encode()
 
@@ -89,7 +89,7 @@ class Canary:
             return None
         name = found[:-1] + b".invalid"
         with contextlib.suppress(EngineRefusedError):  # no such set yet
-            self._control.change_dataset(_SET, [(False, name)])  # it may be there since the last time
+            self._control.change_dataset(SET, [(False, name)])  # it may be there since the last time
         for _ in range(self._tries):
             try:
                 self._send(_question(name), _ADDRESS)
@@ -104,7 +104,7 @@ class Canary:
 
     def _is_in_set(self, name: bytes) -> bool:
         try:
-            return self._control.has_entry(_SET, name)
+            return self._control.has_entry(SET, name)
         except EngineRefusedError:
             return False  # no such set: the rule is not loaded
 
