@@ -22,6 +22,7 @@ from .run import Process, end, run, spawn
 
 _WRITE_OUT = "%{http_code} %{size_download} %{exitcode} %{time_total}"
 _SUMMARY = re.compile(r"(\d+) packets transmitted, (\d+) (?:packets )?received")
+_ANSWER = re.compile(r"icmp_seq=(\d+) ttl=")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +65,20 @@ def parse_ping(output: str) -> PingSummary:
     if found is None:
         raise LabError(f"ping printed no summary: {output.strip()[-200:]!r}")
     return PingSummary(int(found[1]), int(found[2]))
+
+
+def parse_ping_loop(output: str) -> PingSummary:
+    """Read what a ping printed, line by line, that was ended at some moment.
+
+    Its last request does not count while it has no answer: nobody waited for that one.
+
+    Raises:
+        LabError: There is no summary.
+    """
+    summary = parse_ping(output)
+    answered = {int(number) for number in _ANSWER.findall(output)}
+    is_on_its_way = summary.sent > 0 and summary.sent not in answered
+    return PingSummary(summary.sent - is_on_its_way, summary.received)
 
 
 class Client:
@@ -179,10 +194,9 @@ class PingLoop:
         self.started = time.monotonic()
 
     def stop(self) -> PingSummary:
-        """End it and return its summary; a request whose answer may still be on the way is waited for."""
+        """End it and return its summary, without a request whose answer may still be on its way."""
         if self._process is not None:
             process, self._process = self._process, None
-            time.sleep(0.1)  # less than an interval: lets the answer of the last request arrive
             end(process, sig=signal.SIGINT)
             self._text = self._output.read_text(errors="replace")
-        return parse_ping(self._text)
+        return parse_ping_loop(self._text)

@@ -1,7 +1,7 @@
 import pytest
 
 from omamori_lab.errors import LabError
-from omamori_lab.office import Download, PingSummary, parse_ping
+from omamori_lab.office import Download, PingSummary, parse_ping, parse_ping_loop
 
 
 def test_the_summary_of_ping() -> None:
@@ -24,3 +24,22 @@ def test_ping_that_did_not_run() -> None:
 )
 def test_only_a_whole_good_answer_is_complete(exit_code: int, status: int, complete: bool) -> None:
     assert Download(exit_code, status, 10, "", 0.1).complete is complete
+
+
+def _loop(*answered: int, sent: int) -> str:
+    lines = [f"64 bytes from 203.0.113.80: icmp_seq={number} ttl=63 time=1.2 ms" for number in answered]
+    summary = f"{sent} packets transmitted, {len(answered)} received, 0% packet loss, time 400ms"
+    return "\n".join([*lines, "", "--- 203.0.113.80 ping statistics ---", summary])
+
+
+def test_ping_that_is_ended_does_not_count_the_request_on_its_way() -> None:
+    assert parse_ping_loop(_loop(1, 2, sent=3)) == PingSummary(2, 2)
+
+
+def test_ping_that_is_ended_counts_what_was_lost_before() -> None:
+    assert parse_ping_loop(_loop(1, 3, sent=3)) == PingSummary(3, 2)
+    assert parse_ping_loop(_loop(1, sent=4)) == PingSummary(3, 1)
+
+
+def test_ping_that_was_ended_at_once() -> None:
+    assert parse_ping_loop(_loop(sent=0)) == PingSummary(0, 0)

@@ -6,11 +6,13 @@ from typing import Any
 
 from omamori_lab import addresses
 from omamori_lab.addresses import DANGEROUS, STATION, WEB
+from omamori_lab.errors import NotReadyError
 from omamori_lab.lab import Lab
 from omamori_lab.portal import Expected
 from omamori_lab.results import Checklist
 from omamori_lab.settings import SERIAL
 from omamori_lab.station import KeyManagement, Station
+from omamori_lab.waiting import wait_for
 
 from .scene import BLOCKED_TIMEOUT_S, Title, check_alerts
 
@@ -28,6 +30,7 @@ _GOOD: dict[str, Any] = {
 }
 _APPLY_TIMEOUT_S = 90.0
 _SIGN_ON_TIMEOUT_S = 45.0
+_OFF_TIMEOUT_S = 20.0
 
 
 class WifiScene:
@@ -84,7 +87,7 @@ class WifiScene:
 
     def _off(self, lab: Lab, checks: Checklist, station: Station) -> None:
         checks.equal("no access point", ("applied", None), _publish(lab, None))
-        checks.equal("station", None, station.connected_s())
+        checks.equal("station", "off the network", self._await_off(station))
         left = lab.box.shell(
             "timeout 30 sh -c 'while [ -e /sys/class/net/br0/brif/wlan0 ]; do sleep 0.2; done'", timeout_s=40
         )
@@ -92,6 +95,14 @@ class WifiScene:
         checks.equal("hostapd", "inactive", lab.box.shell("systemctl is-active omamori-wifi").output)
         leaked = lab.box.shell(f"journalctl --no-pager | grep -cF {_PASSPHRASE!r}").output
         checks.equal("lines of the journal with the passphrase", "0", leaked)
+
+    def _await_off(self, station: Station) -> str:
+        # It learns of it by a frame, or by beacons that stay away.
+        try:
+            wait_for(lambda: station.connected_s() is None, "the station off the network", timeout_s=_OFF_TIMEOUT_S)
+        except NotReadyError as err:
+            return str(err)
+        return "off the network"
 
     def _sign_on(
         self, checks: Checklist, station: Station, key_management: KeyManagement, expected: str
