@@ -2,8 +2,8 @@
 
 It travels inside a COSE_Sign1 message (`cose`, context `DESIRED_CONTEXT`), retained on the box's `desired` topic. It
 is the whole truth, not a change to an earlier one: a section that is absent means the product's default (Wi-Fi off,
-address by DHCP, fail-open, no exemptions). Everything is checked here, before anybody applies a part of it: a
-document that breaks one rule is refused as a whole, unknown keys included.
+address by DHCP, fail-open, no exemptions, the firmware that runs). Everything is checked here, before anybody applies a
+part of it: a document that breaks one rule is refused as a whole, unknown keys included.
 
 Nothing here knows time or versions already seen; who receives the document judges `version` and `expires_s`.
 """
@@ -17,6 +17,7 @@ from typing import ClassVar
 
 from .device import check_device_id, format_mac, parse_mac
 from .errors import MalformedError
+from .firmware_version import MAX_VERSION_LENGTH, check_firmware_version
 from .record import Checked, Choice, Flag, Nested, Record, Several, Text, UInt, wire
 from .vocabulary import WireEnum
 
@@ -26,7 +27,14 @@ MAX_RULE_ID = 2**32 - 1
 # The widest networks that one exemption may name: as for the block list.
 MIN_IPV4_BITS = 8
 MIN_IPV6_BITS = 16
+MINUTES_A_DAY = 24 * 60
+MAX_WAIT_S = 90 * 86400
+MAX_RATE_KBPS = 10_000_000
 _U64 = 2**63 - 1
+_ALL_DAYS = 0b111_1111
+# Names of the IANA time zone database: Asia/Tokyo, America/Argentina/Ushuaia, Etc/GMT+9, UTC.
+_ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]{0,31}(/[A-Za-z][A-Za-z0-9_+-]{0,31}){0,2}", re.ASCII)
+_MAX_ZONE_LENGTH = 64
 _COUNTRY = re.compile(r"[A-Z]{2}")
 _RULE_ID = re.compile(r"[1-9][0-9]{0,9}")
 _RESERVED = ipaddress.ip_network("240.0.0.0/4")
@@ -55,6 +63,14 @@ class ExemptionKind(WireEnum):
     TERMINAL_IP = 2
     DESTINATION = 3
     RULE = 4
+
+
+class Metered(WireEnum):
+    """Whether a whole firmware may be fetched where the difference to the present one cannot be used."""
+
+    NEVER = 1
+    ASK = 2
+    ALLOW = 3
 
 
 def _check_ssid(value: str) -> None:
@@ -220,6 +236,61 @@ class Exemption(Record):
         return int(self.value)
 
 
+def _check_days(value: int) -> None:
+    if not 1 <= value <= _ALL_DAYS:
+        raise MalformedError("days are a mask of 1 (Monday) to 64 (Sunday), at least one of them")
+
+
+def _check_length(value: int) -> None:
+    if value == 0:
+        raise MalformedError("a window has a length")
+
+
+def _check_zone(value: str) -> None:
+    if not _ZONE.fullmatch(value):
+        raise MalformedError("not the name of a time zone")
+
+
+def _check_version(value: str) -> None:
+    check_firmware_version(value)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FirmwareWindow(Record):
+    """When the box may restart with a new firmware, in local time.
+
+    `days` is a mask of the days on which a window begins (1 Monday, 2 Tuesday … 64 Sunday), `start_min` minutes after
+    midnight, `length_min` minutes; a window may run past midnight. `zone` is a name of the IANA time zone database.
+    """
+
+    STRICT: ClassVar[bool] = True
+
+    days: int = wire(1, Checked(UInt(_ALL_DAYS), _check_days))
+    start_min: int = wire(2, UInt(MINUTES_A_DAY - 1))
+    length_min: int = wire(3, Checked(UInt(MINUTES_A_DAY), _check_length))
+    zone: str = wire(4, Checked(Text(_MAX_ZONE_LENGTH), _check_zone))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FirmwareSettings(Record):
+    """The firmware a box shall run, and how it may get there.
+
+    `version` has to be in the offline-signed metadata, too. A ready firmware waits for the `window` at most
+    `max_wait_s` (0: not at all). `metered` says whether a whole firmware may be fetched where a difference would do;
+    `rate_kbps` (kilobits a second, 0 for no cap) is what fetching may use of the office's line. With
+    `owner_refuses_scheduled` only important releases are taken.
+    """
+
+    STRICT: ClassVar[bool] = True
+
+    version: str = wire(1, Checked(Text(MAX_VERSION_LENGTH), _check_version))
+    window: FirmwareWindow = wire(2, Nested(FirmwareWindow))
+    max_wait_s: int = wire(3, UInt(MAX_WAIT_S))
+    metered: Metered = wire(4, Choice(Metered))
+    rate_kbps: int = wire(5, UInt(MAX_RATE_KBPS))
+    owner_refuses_scheduled: bool = wire(6, Flag())
+
+
 def _check_device(value: str) -> None:
     check_device_id(value)
 
@@ -240,6 +311,7 @@ class DesiredState(Record):
     address: AddressSettings | None = wire(6, Nested(AddressSettings), default=None)
     policy: Policy | None = wire(7, Nested(Policy), default=None)
     exemptions: tuple[Exemption, ...] = wire(8, Several(Nested(Exemption), MAX_EXEMPTIONS), default=())
+    firmware: FirmwareSettings | None = wire(9, Nested(FirmwareSettings), default=None)
 
     def check(self) -> None:
         """Check what no section can know alone."""

@@ -15,6 +15,8 @@ from .vocabulary import (
     EngineState,
     EventKind,
     FeedState,
+    FirmwareReason,
+    FirmwareState,
     Function,
     Presence,
     Severity,
@@ -90,6 +92,8 @@ class Event(Record):
     * system: text
     * ledger: uninspected_reason, and what passed uninspected for it: seconds, packets, bytes since the last event of
       the same interval; `at_ms` is when the counted span began
+    * firmware: firmware (the version it is about), firmware_state, firmware_reason, text (more about the reason), and
+      what runs: running_firmware from booted_slot
     """
 
     MAX_BYTES = 2048
@@ -119,6 +123,11 @@ class Event(Record):
     uninspected_s: int | None = wire(23, UInt(), default=None)
     packets: int | None = wire(24, UInt(_U64), default=None)
     size_bytes: int | None = wire(25, UInt(_U64), default=None)
+    firmware: str | None = wire(26, Text(32), default=None)
+    firmware_state: FirmwareState | None = wire(27, Choice(FirmwareState), default=None)
+    firmware_reason: FirmwareReason | None = wire(28, Choice(FirmwareReason), default=None)
+    booted_slot: Slot | None = wire(29, Choice(Slot), default=None)
+    running_firmware: str | None = wire(30, Text(32), default=None)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

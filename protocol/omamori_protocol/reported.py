@@ -23,6 +23,7 @@ class PartName(WireEnum):
     ADDRESS = 2
     POLICY = 3
     EXEMPTIONS = 4
+    FIRMWARE = 5
 
 
 class PartState(WireEnum):

@@ -101,6 +101,7 @@ class EventKind(WireEnum):
     FEED = 2
     SYSTEM = 3
     LEDGER = 4
+    FIRMWARE = 5
 
 
 class UninspectedReason(WireEnum):
@@ -113,6 +114,62 @@ class UninspectedReason(WireEnum):
     COMMAND = 5
     EXEMPT = 6
     NO_GATE = 7
+
+
+class FirmwareState(WireEnum):
+    """How far the box has come with the firmware that it shall have.
+
+    VERIFIED holds the whole bundle, REBOOT_PENDING has it in the other slot for the next start, TRYING runs it on
+    trial. After FAILED nothing of it was started; after ROLLED_BACK it was, and the firmware before runs again.
+    """
+
+    IDLE = 0
+    DOWNLOADING = 1
+    VERIFIED = 2
+    INSTALLING = 3
+    REBOOT_PENDING = 4
+    TRYING = 5
+    COMMITTED = 6
+    FAILED = 7
+    ROLLED_BACK = 8
+
+
+class FirmwareReason(WireEnum):
+    """Why an update waits, failed or was rolled back."""
+
+    NONE = 0
+    # What the repository, or the stick, shows.
+    UNREACHABLE = 1
+    METADATA_REFUSED = 2
+    METADATA_EXPIRED = 3
+    NOT_RELEASED = 4
+    WRONG_BOARD = 5
+    OLDER_VERSION = 6
+    EPOCH_TOO_LOW = 7
+    NEEDS_STEP_BETWEEN = 8
+    # Fetching and installing.
+    NO_SPACE = 9
+    NEEDS_PERMISSION = 10
+    PAYLOAD_REFUSED = 11
+    BUNDLE_REFUSED = 12
+    INSTALL_FAILED = 13
+    ACTIVATION_FAILED = 14
+    # Waiting.
+    OWNER_REFUSES = 15
+    WAITS_FOR_WINDOW = 16
+    CLOCK_UNKNOWN = 17
+    # The trial.
+    NOT_STARTED = 18
+    WIRE_DOWN = 19
+    ENGINE_DOWN = 20
+    CANARY_UNSEEN = 21
+    DATA_NOT_WRITABLE = 22
+    NO_IDENTITY = 23
+    CLOUD_LOST = 24
+    CRASH_LOOP = 25
+    MIGRATION_FAILED = 26
+    # Somebody changed their mind.
+    SUPERSEDED = 27
 
 
 class Presence(WireEnum):

@@ -26,6 +26,7 @@ _SECTIONS: dict[PartName, Callable[[DesiredState], Any]] = {
     PartName.ADDRESS: lambda document: document.address,
     PartName.POLICY: lambda document: document.policy,
     PartName.EXEMPTIONS: lambda document: document.exemptions,
+    PartName.FIRMWARE: lambda document: document.firmware,
 }
 
 

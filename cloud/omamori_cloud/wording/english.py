@@ -431,6 +431,7 @@ ENGLISH = Wording(
         PartName.ADDRESS: "The box's IP address",
         PartName.POLICY: "When inspection is impossible",
         PartName.EXEMPTIONS: "Exemptions",
+        PartName.FIRMWARE: "Firmware",
     },
     part_states={
         PartState.NONE: "not set",

@@ -438,6 +438,7 @@ JAPANESE = Wording(
         PartName.ADDRESS: "機器のIPアドレス",
         PartName.POLICY: "検査できないときの動作",
         PartName.EXEMPTIONS: "検査の対象外",
+        PartName.FIRMWARE: "ファームウェア",
     },
     part_states={
         PartState.NONE: "設定なし",

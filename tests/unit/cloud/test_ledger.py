@@ -183,7 +183,7 @@ def test_a_report_from_the_broker_is_taken_in_and_one_part_too_many_is_not() -> 
     taken = deliver(reported().encode())
     assert isinstance(taken, Message)
     assert taken.body == reported()
-    parts = [{1: 1, 2: 1}] * 5
+    parts = [{1: 1, 2: 1}] * (len(PartName) + 1)
     refused = deliver(cbor2.dumps({0: 1, 1: 1, 2: 1, 3: 1, 4: parts}, canonical=True))
     assert isinstance(refused, Refusal)
     assert refused.reason == "oversize"

@@ -19,6 +19,9 @@ from omamori_protocol.desired import (
     DesiredState,
     Exemption,
     ExemptionKind,
+    FirmwareSettings,
+    FirmwareWindow,
+    Metered,
     Policy,
     WifiSecurity,
     WifiSettings,
@@ -44,6 +47,14 @@ WIFI = WifiSettings(
     isolation=False,
 )
 STATIC = AddressSettings(mode=AddressMode.STATIC, ipv4="192.168.10.5/24", gateway="192.168.10.1", dns=("192.168.10.1",))
+FIRMWARE = FirmwareSettings(
+    version="1.4.0",
+    window=FirmwareWindow(days=0b001_1111, start_min=120, length_min=180, zone="Asia/Tokyo"),
+    max_wait_s=7 * 86400,
+    metered=Metered.ASK,
+    rate_kbps=4000,
+    owner_refuses_scheduled=False,
+)
 DOCUMENT = DesiredState(device="ZA35-000001", version=1, issued_s=1000, expires_s=2000)
 
 
@@ -118,6 +129,7 @@ def test_the_longest_document_fits() -> None:
         address=dataclasses.replace(STATIC, dns=("fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",) * 3),
         policy=Policy(fail_closed=True),
         exemptions=exemptions,
+        firmware=dataclasses.replace(FIRMWARE, version="999999.999999.999999-dev.999999"),
     )
     assert len(document.encode()) <= DesiredState.MAX_BYTES
     assert DesiredState.decode(document.encode()) == document
@@ -151,7 +163,7 @@ def test_the_longest_report_fits() -> None:
         dataclasses.replace(whole, refused_reason=reason + "x").encode()
 
 
-@pytest.mark.parametrize("path", [(), (5,), (6,), (7,), (8, 0)])
+@pytest.mark.parametrize("path", [(), (5,), (6,), (7,), (8, 0), (9,), (9, 2)])
 def test_an_unknown_key_anywhere_makes_the_document_unacceptable(path: tuple[int, ...]) -> None:
     whole = dataclasses.replace(
         DOCUMENT,
@@ -159,6 +171,7 @@ def test_an_unknown_key_anywhere_makes_the_document_unacceptable(path: tuple[int
         address=STATIC,
         policy=Policy(fail_closed=False),
         exemptions=(Exemption(id=1, kind=ExemptionKind.RULE, value="7"),),
+        firmware=FIRMWARE,
     )
     plain: Any = body(whole)
     assert DesiredState.decode(cbor.encode(plain)) == whole
@@ -306,6 +319,62 @@ def test_exemption_that_can_be(kind: ExemptionKind, value: str) -> None:
     assert record_there_and_back(exemption) == exemption
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"version": ""},
+        {"version": "1.4"},
+        {"version": "1.4.0-rc1"},
+        {"version": "01.4.0"},
+        {"version": "1.4.1000000"},
+        {"version": "1.4.0\n"},
+        {"version": "1.4.٣"},
+        {"max_wait_s": 90 * 86400 + 1},
+        {"max_wait_s": -1},
+        {"rate_kbps": 10_000_001},
+        {"owner_refuses_scheduled": 1},
+        {"days": 0},
+        {"days": 128},
+        {"start_min": 1440},
+        {"length_min": 0},
+        {"length_min": 1441},
+        {"zone": ""},
+        {"zone": "../../etc/passwd"},
+        {"zone": "/etc/localtime"},
+        {"zone": "Asia/../UTC"},
+        {"zone": "Asia/Tokyo/"},
+        {"zone": "A/" + "x" * 33},
+        {"zone": "a/b/c/d"},
+        {"zone": "Asia/Tōkyō"},
+    ],
+)
+def test_firmware_setting_that_cannot_be(changes: dict[str, Any]) -> None:
+    inner = {name: value for name, value in changes.items() if name in {"days", "start_min", "length_min", "zone"}}
+    if inner:
+        changes = {"window": dataclasses.replace(FIRMWARE.window, **inner)}
+    settings = dataclasses.replace(FIRMWARE, **changes)
+    with pytest.raises(ProtocolError):
+        settings.to_body()
+
+
+def test_way_to_fetch_that_does_not_exist() -> None:
+    plain = body(dataclasses.replace(DOCUMENT, firmware=FIRMWARE))
+    plain[9][4] = 4
+    with pytest.raises(MalformedError, match="metered"):
+        DesiredState.decode(cbor.encode(plain))
+    del plain[9][4]
+    with pytest.raises(MalformedError, match="metered"):
+        DesiredState.decode(cbor.encode(plain))
+
+
+@pytest.mark.parametrize(
+    "zone", ["UTC", "Asia/Tokyo", "America/Argentina/Ushuaia", "Etc/GMT+9", "America/Port-au-Prince"]
+)
+def test_firmware_setting_that_can_be(zone: str) -> None:
+    settings = dataclasses.replace(FIRMWARE, window=dataclasses.replace(FIRMWARE.window, zone=zone))
+    assert record_there_and_back(settings) == settings
+
+
 def test_two_exemptions_of_one_number() -> None:
     twice = (Exemption(id=1, kind=ExemptionKind.RULE, value="1"), Exemption(id=1, kind=ExemptionKind.RULE, value="2"))
     with pytest.raises(MalformedError, match="same id"):
@@ -363,6 +432,8 @@ def test_numbers_on_the_wire_never_change() -> None:
         ("ADDRESS", 2),
         ("POLICY", 3),
         ("EXEMPTIONS", 4),
+        ("FIRMWARE", 5),
     ]
+    assert [item.value for item in Metered] == [1, 2, 3]
     assert [item.value for item in PartState] == [0, 1, 2, 3]
     assert [item.value for item in ExemptionKind] == [1, 2, 3, 4]

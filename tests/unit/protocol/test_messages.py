@@ -156,7 +156,7 @@ EVENT = {0: 1, 1: 1, 2: 1, 3: 1, 4: 1}
     ("key", "value", "error"),
     [
         (4, 0, MalformedError),  # no such kind
-        (4, 5, MalformedError),
+        (4, 6, MalformedError),
         (5, 4, MalformedError),  # four stars
         (6, True, MalformedError),
         (9, "1" * 46, OversizeError),  # address of one character too many
@@ -175,6 +175,11 @@ EVENT = {0: 1, 1: 1, 2: 1, 3: 1, 4: 1}
         (23, 2**32, MalformedError),
         (24, 2**63, MalformedError),
         (25, -1, MalformedError),
+        (26, "1" * 33, OversizeError),
+        (27, 9, MalformedError),
+        (28, 28, MalformedError),
+        (29, 0, MalformedError),
+        (30, "1" * 33, OversizeError),
     ],
 )
 def test_event_field_beyond_its_bound(key: int, value: object, error: type[ProtocolError]) -> None:
