@@ -5,8 +5,8 @@
     [[sources]]
     name = "urlhaus"
     kind = "url"                  # rules, domain, ip, url, hash, category, mixed, allow
-    format = "csv"                # plain, hosts, adblock, csv, ut1, stix, misp, warninglist, rules
-    url = "https://…"             # or file = "…", relative to the catalogue's directory
+    format = "csv"                # plain, hosts, adblock, csv, ut1, stix, misp, misp-feed, warninglist, rules, reports
+    url = "https://…"             # or file = "…", relative to the catalogue's directory; misp-feed: its directory
     licence = "CC0-1.0"
     attribution = "abuse.ch URLhaus, https://urlhaus.abuse.ch"
     max_bytes = 20_000_000        # of the download
@@ -25,7 +25,7 @@
     only_files = ["*/lists/*.txt"]        # what of an archive is read (shell patterns on the whole path)
     sids = [2_000_000, 2_999_999]         # kind rules: ids of this source
     rejected_percent = 1                  # kind rules: more rules that the engine refuses mean: not believable
-    overrides = "threats"                 # kind allow: threats, everything
+    overrides = "threats"                 # kind allow: threats, everything, all
     ports = "skip"                        # `1.2.3.4:8080`: skip, or take the address
     https_hosts = false                   # take the host of a URL of HTTPS, whose path nobody sees
     bad_percent = 5                       # more bad lines than this, and it is not the list it was
@@ -88,15 +88,18 @@ class Format(StrEnum):
     UT1 = "ut1"
     STIX = "stix"
     MISP = "misp"
+    MISP_FEED = "misp-feed"
     WARNINGLIST = "warninglist"
     RULES = "rules"
+    REPORTS = "reports"
 
 
 class Overrides(StrEnum):
-    """What an allow-list has the last word over: lists of threats, or every list that is not only logged."""
+    """What an allow-list has the last word over: lists of threats, every list that blocks, or all lists and rules."""
 
     THREATS = "threats"
     EVERYTHING = "everything"
+    ALL = "all"
 
 
 class Ports(StrEnum):
@@ -270,12 +273,16 @@ def _check_sense(source: Source) -> None:
     what = f"source {source.name}"
     if (source.format is Format.RULES) != (source.kind is Kind.RULES):
         raise SourceError(f"{what}: rules have the format `rules`, and nothing else has")
+    if source.format is Format.REPORTS and source.kind is not Kind.ALLOW:
+        raise SourceError(f"{what}: accepted reports are of the kind `allow`")
     if source.kind is Kind.RULES and not source.file:
         first, last = source.sids
         if any(first <= high and low <= last for low, high in (OWN_SIDS, IMAGE_SIDS)):
             raise SourceError(f"{what}: ids {OWN_SIDS[0]}-{OWN_SIDS[1]} and {IMAGE_SIDS[0]}-{IMAGE_SIDS[1]} are ours")
     if (source.format is Format.CSV) != (source.column is not None):
         raise SourceError(f"{what}: a column belongs to the format csv, and is needed there")
+    if source.format is Format.MISP_FEED and source.url and not source.url.endswith("/"):
+        raise SourceError(f"{what}: the url of a MISP feed is a directory and ends with a slash")
     if (source.kind is Kind.CATEGORY) != bool(source.categories):
         raise SourceError(f"{what}: categories belong to the kind `category`, and are needed there")
     if source.format is Format.UT1 and source.kind is not Kind.CATEGORY:

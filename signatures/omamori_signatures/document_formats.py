@@ -1,9 +1,10 @@
 """Readers of the JSON documents in which indicators are shared.
 
 * stix: bundles of STIX 2.1 (OASIS); of an indicator's pattern a box takes comparisons that each suffice by
-  themselves, that is those joined by OR. A pattern that asks for several things together says nothing to a box, and
-  so does one that is revoked or no longer valid;
+  themselves, that is those joined by OR. A pattern that asks for several things together or several times says
+  nothing to a box, and so does one that is revoked, not yet or no longer valid;
 * misp: events (MISP core format), attributes that their author marks as fit for detection (`to_ids`);
+* misp-feed: the same with the manifest that a feed is published with (`misp_feed`);
 * warninglist: MISP's lists of what is known to be good, for allow-lists.
 
 A document is read as a whole, up to `MAX_DOCUMENT_BYTES`. Line numbers are places of objects, counted from 1.
@@ -43,12 +44,17 @@ _WORD = re.compile(
     '(?P<string>(?:[^'\\]|\\.)*)'
     |(?P<path>[a-z0-9-]+:[A-Za-z0-9_.\[\]*-]+(?:'[^']*')?[A-Za-z0-9_.\[\]*-]*)
     |(?P<word>[A-Za-z]+)
-    |(?P<sign>!=|<=|>=|[=<>\[\]()])
+    |(?P<sign>!=|<=|>=|[=<>\[\](),])
     |(?P<number>[0-9][0-9.]*)
     )""",
     re.VERBOSE,
 )
 
+# What asks for more than one thing, or for one several times.
+_TOGETHER = {"AND", "FOLLOWEDBY", "NOT", "REPEATS"}
+
+MANIFEST_NAME = "manifest.json"
+_EVENT_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _MISP_TYPES = {
     "domain": TokenKind.DOMAIN,
     "hostname": TokenKind.DOMAIN,
@@ -95,7 +101,7 @@ def read_stix(member: Member, source: Source) -> Iterator[Saying]:
     for number, item in enumerate(objects, start=1):
         if not isinstance(item, dict) or item.get("type") != "indicator":
             continue
-        if item.get("revoked") is True or item.get("pattern_type", "stix") != "stix" or _is_over(item, source):
+        if item.get("revoked") is True or item.get("pattern_type", "stix") != "stix" or not _is_valid(item, source):
             yield Skipped(number)
             continue
         try:
@@ -109,15 +115,20 @@ def read_stix(member: Member, source: Source) -> Iterator[Saying]:
             yield Token(number, kind, text)
 
 
-def _is_over(item: dict[str, Any], source: Source) -> bool:
-    until = item.get("valid_until")
-    if until is None or source.as_of is None:
-        return False
+def _is_valid(item: dict[str, Any], source: Source) -> bool:
+    """Tell whether the pack's time is within the indicator's; a bound that is no time is none."""
+    if source.as_of is None:
+        return True
+    begin, end = (_time(item.get(name)) for name in ("valid_from", "valid_until"))
+    return (begin is None or begin <= source.as_of) and (end is None or source.as_of < end)
+
+
+def _time(text: object) -> datetime | None:
     try:
-        time = datetime.fromisoformat(str(until))
+        time = datetime.fromisoformat(str(text))
     except ValueError:
-        return False
-    return (time if time.tzinfo else time.replace(tzinfo=UTC)) <= source.as_of
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _pattern(pattern: object) -> Iterator[tuple[TokenKind, str]]:
@@ -125,14 +136,26 @@ def _pattern(pattern: object) -> Iterator[tuple[TokenKind, str]]:
     if not isinstance(pattern, str) or not 0 < len(pattern) <= _MAX_PATTERN:
         raise _PatternError("no pattern, or too long")
     words = list(_words(pattern))
-    if any(kind == "word" and text.upper() in {"AND", "FOLLOWEDBY", "NOT"} for kind, text in words):
+    if any(kind == "word" and text.upper() in _TOGETHER for kind, text in words):
         return
-    for (one, path), (two, sign), (three, value) in zip(words, words[1:], words[2:], strict=False):
-        if (one, two, three) != ("path", "sign", "string") or sign != "=":
-            continue
-        kind = _STIX_PATHS.get(path.replace("'", "").lower())
-        if kind is not None:
-            yield kind, re.sub(r"\\(.)", r"\1", value)
+    for place, (kind, path) in enumerate(words):
+        wanted = _STIX_PATHS.get(path.replace("'", "").lower()) if kind == "path" else None
+        if wanted is not None:
+            for value in _values(words, place + 1):
+                yield wanted, re.sub(r"\\(.)", r"\1", value)
+
+
+def _values(words: list[tuple[str, str]], place: int) -> Iterator[str]:
+    """Yield what an object path may be equal to: one text, each of a set, or a part of a network."""
+    match [(kind, text.upper()) for kind, text in words[place : place + 2]]:
+        case [("sign", "="), ("string", _)] | [("word", "ISSUBSET"), ("string", _)]:
+            yield words[place + 1][1]
+        case [("word", "IN"), ("sign", "(")]:
+            for kind, text in words[place + 2 :]:
+                if (kind, text) == ("sign", ")"):
+                    return
+                if kind == "string":
+                    yield text
 
 
 def _words(pattern: str) -> Iterator[tuple[str, str]]:
@@ -148,7 +171,7 @@ def _words(pattern: str) -> Iterator[tuple[str, str]]:
 
 def read_misp(member: Member, _source: Source) -> Iterator[Saying]:
     """Read an event, or a list of events."""
-    if not member.name.endswith(".json") or member.name.rpartition("/")[2] == "manifest.json":
+    if not member.name.endswith(".json") or member.name.rpartition("/")[2] == MANIFEST_NAME:
         return
     try:
         body = _document(member)
@@ -161,6 +184,29 @@ def read_misp(member: Member, _source: Source) -> Iterator[Saying]:
         return
     for number, item in enumerate(attributes, start=1):
         yield _attribute(number, item)
+
+
+def read_misp_feed(member: Member, source: Source) -> Iterator[Saying]:
+    """Read a file of a feed: an event, or the manifest, of which only what is no id of an event is told."""
+    if member.name.rpartition("/")[2] != MANIFEST_NAME:
+        yield from read_misp(member, source)
+        return
+    try:
+        body = _document(member)
+    except (ValueError, RecursionError) as err:
+        yield Bad(1, f"{member.name[-60:]}: {str(err)[:80]}")
+        return
+    if not isinstance(body, dict):
+        yield Bad(1, f"{member.name[-60:]}: not an object of events")
+        return
+    for number, name in enumerate(body, start=1):
+        if not is_event_id(name):
+            yield Bad(number, f"no id of an event: {name[:40]!r}")
+
+
+def is_event_id(name: str) -> bool:
+    """Tell whether a name is a UUID; one that is not never becomes a part of a path or a URL."""
+    return _EVENT_ID.fullmatch(name) is not None
 
 
 def _attributes(body: Any) -> Iterator[Any]:
@@ -217,5 +263,6 @@ def read_warninglist(member: Member, _source: Source) -> Iterator[Saying]:
 DOCUMENT_READERS: dict[Format, Reader] = {
     Format.STIX: read_stix,
     Format.MISP: read_misp,
+    Format.MISP_FEED: read_misp_feed,
     Format.WARNINGLIST: read_warninglist,
 }

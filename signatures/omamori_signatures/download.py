@@ -1,4 +1,4 @@
-"""Fetches one file over HTTP, believing nothing that the other side says.
+"""Fetches files over HTTP, believing nothing that the other side says.
 
 Every bound is ours: bytes (counted while reading), seconds in all and between two bytes, redirects (to the same host
 only, never from HTTPS to HTTP). A length that was announced must be the length that came.
@@ -17,18 +17,19 @@ from collections.abc import Iterator
 from typing import BinaryIO
 from urllib.parse import SplitResult, urljoin, urlsplit
 
-from .errors import FetchError
+from .errors import FetchError, NotThereError
 
 MAX_REDIRECTS = 3
 _CHUNK = 64 * 1024
 _MAX_VALIDATOR = 512
 _MOVED = {301, 302, 303, 307, 308}
+_NOT_THERE = {404, 410}
 USER_AGENT = "omamori-feed/1"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Seconds: in all, and for a connection or a pause between two bytes."""
+    """Seconds: of a download or a session in all, and for a connection or a pause between two bytes."""
 
     total_s: float = 300.0
     pause_s: float = 30.0
@@ -54,13 +55,56 @@ class Downloader:
     """Fetches files.
 
     Args:
-        limits: Bounds of one download, redirects included.
+        limits: Bounds of one download or session, redirects included.
         tls: Context for HTTPS; the system's certificates by default.
     """
 
     def __init__(self, limits: Limits | None = None, tls: ssl.SSLContext | None = None) -> None:
         self._limits = limits or Limits()
         self._tls = tls
+
+    def fetch(self, url: str, target: BinaryIO, *, max_bytes: int, known: Validators) -> Download:
+        """Write the file at `url` to `target`; see `Session.fetch`.
+
+        Raises:
+            FetchError: Unreachable, too slow, too large, cut short, not there, or moved to another host.
+        """
+        with self.session() as session:
+            return session.fetch(url, target, max_bytes=max_bytes, known=known)
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Session]:
+        """Begin a session; its time runs from now."""
+        session = Session(self._limits, self._tls)
+        try:
+            yield session
+        finally:
+            session.close()
+
+
+class Session:
+    """Files fetched one after the other, over one connection while the host is the same, all before one deadline.
+
+    Args:
+        limits: Bounds of everything together.
+        tls: Context for HTTPS; the system's certificates by default.
+    """
+
+    def __init__(self, limits: Limits, tls: ssl.SSLContext | None) -> None:
+        self._limits = limits
+        self._tls = tls
+        self._connection: http.client.HTTPConnection | None = None
+        self._place: tuple[str, str | None, int | None] = ("", None, None)
+        self._deadline = time.monotonic() + limits.total_s
+        # A server that sends a byte now and then never runs into the time-out of the socket.
+        self._alarm = threading.Timer(limits.total_s, self._cut)
+        self._alarm.daemon = True
+        self._alarm.start()
+
+    def close(self) -> None:
+        """End the connection."""
+        self._alarm.cancel()
+        self._drop()
 
     def fetch(self, url: str, target: BinaryIO, *, max_bytes: int, known: Validators) -> Download:
         """Write the file at `url` to `target`.
@@ -72,57 +116,81 @@ class Downloader:
             known: Of the copy that we have.
 
         Raises:
-            FetchError: Unreachable, too slow, too large, cut short, not there, or moved to another host.
+            NotThereError: The server says that there is no such file.
+            FetchError: Unreachable, too slow, too large, cut short, or moved to another host.
         """
-        deadline = time.monotonic() + self._limits.total_s
         here = urlsplit(url)
         for _ in range(MAX_REDIRECTS + 1):
-            with self._response(here, known, deadline) as response:
+            with self._response(here, known) as response:
                 if response.status in _MOVED:
                     here = _next(here, response.getheader("Location", ""))
                     continue
                 if response.status == http.client.NOT_MODIFIED:
                     return Download(is_unchanged=True, validators=known)
                 if response.status != http.client.OK:
-                    raise FetchError(f"{here.geturl()}: status {response.status}")
-                _copy(response, target, here.geturl(), max_bytes, deadline)
+                    kind = NotThereError if response.status in _NOT_THERE else FetchError
+                    raise kind(f"{here.geturl()}: status {response.status}")
+                _copy(response, target, here.geturl(), max_bytes, self._deadline)
                 return Download(is_unchanged=False, validators=_validators(response))
         raise FetchError(f"{url}: more than {MAX_REDIRECTS} redirects")
 
     @contextlib.contextmanager
-    def _response(self, url: SplitResult, known: Validators, deadline: float) -> Iterator[http.client.HTTPResponse]:
-        connection = self._connection(url)
-        # A server that sends a byte now and then never runs into the time-out of the socket.
-        alarm = threading.Timer(max(0.0, deadline - time.monotonic()), _cut, [connection])
-        alarm.daemon = True
-        alarm.start()
+    def _response(self, url: SplitResult, known: Validators) -> Iterator[http.client.HTTPResponse]:
+        is_whole = False
         try:
-            connection.request("GET", url._replace(scheme="", netloc="").geturl() or "/", headers=_headers(known))
-            yield connection.getresponse()
+            response = self._ask(url, known)
+            yield response
+            is_whole = response.isclosed() or response.length == 0
+            response.close()
         except (OSError, http.client.HTTPException) as err:
-            if time.monotonic() >= deadline:
+            if time.monotonic() >= self._deadline:
                 raise FetchError(f"{url.geturl()}: not done within {self._limits.total_s:g} s") from err
             raise FetchError(f"{url.geturl()}: {str(err)[:120] or type(err).__name__}") from err
         finally:
-            alarm.cancel()
-            connection.close()
+            if not is_whole:  # what is left of an answer would be read as the next one
+                self._drop()
 
-    def _connection(self, url: SplitResult) -> http.client.HTTPConnection:
+    def _ask(self, url: SplitResult, known: Validators) -> http.client.HTTPResponse:
+        place = (url.scheme, url.hostname, url.port)
+        connection = self._connection
+        is_kept = connection is not None and connection.sock is not None and place == self._place
+        if connection is None or not is_kept:
+            self._drop()
+            self._connection = connection = self._open(url)
+            self._place = place
+            connection.connect()
+            if time.monotonic() >= self._deadline:  # the alarm may have come while there was nothing to cut
+                raise TimeoutError
+        try:
+            connection.request("GET", url._replace(scheme="", netloc="").geturl() or "/", headers=_headers(known))
+            return connection.getresponse()
+        except ConnectionError:
+            if not is_kept or time.monotonic() >= self._deadline:
+                raise
+        self._drop()  # a server may end at any time a connection that it kept
+        return self._ask(url, known)
+
+    def _open(self, url: SplitResult) -> http.client.HTTPConnection:
         host, pause_s = url.hostname or "", min(self._limits.pause_s, self._limits.total_s)
         if url.scheme == "http":
             return http.client.HTTPConnection(host, url.port, timeout=pause_s)
         tls = self._tls or ssl.create_default_context()
         return http.client.HTTPSConnection(host, url.port, timeout=pause_s, context=tls)
 
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
-def _cut(connection: http.client.HTTPConnection) -> None:
-    if isinstance(connection.sock, socket.socket):
-        with contextlib.suppress(OSError):
-            connection.sock.shutdown(socket.SHUT_RDWR)
+    def _cut(self) -> None:
+        connection = self._connection
+        if connection is not None and isinstance(connection.sock, socket.socket):
+            with contextlib.suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def _headers(known: Validators) -> dict[str, str]:
-    headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", "Connection": "close"}
+    headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
     if known.etag:
         headers["If-None-Match"] = known.etag
     if known.last_modified:

@@ -3,6 +3,7 @@
     FeedError
     ├── SourceError     the source directory is not as it must be: the author corrects it
     ├── FetchError      a source could not be had this time: what was had before stays
+    │   └── NotThereError   the server answered, and there is no such file
     ├── GuardError      a source was had, and is not believed: what was had before stays
     ├── CheckError      the pack is well-formed and must not be published; `findings` says why
     ├── PackError       a pack is not one, or its content breaks a rule
@@ -32,6 +33,10 @@ class SourceError(FeedError):
 
 class FetchError(FeedError):
     """A source could not be had: unreachable, too slow, too large, cut short, moved elsewhere."""
+
+
+class NotThereError(FetchError):
+    """The server answered that there is no such file."""
 
 
 class GuardError(FeedError):

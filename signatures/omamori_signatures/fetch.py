@@ -14,11 +14,12 @@ from enum import StrEnum
 from pathlib import Path
 
 from .archive import open_members
-from .catalogue import Catalogue, Source
-from .download import Downloader, Validators
+from .catalogue import Catalogue, Format, Source
+from .download import Download, Downloader, Validators
 from .errors import FeedError, FetchError, GuardError, SourceError
 from .guard import Counts, judge
 from .indicators import BadLine, DomainRules
+from .misp_feed import fetch_misp_feed
 from .source_reader import Tally, count_source
 from .source_store import Provenance, Refusal, SourceStore, digest_of
 
@@ -150,8 +151,7 @@ class Fetcher:
             assert self._downloader is not None
             is_same_place = previous is not None and previous.origin == source.url
             known = previous.validators if previous is not None and is_same_place else Validators()
-            with incoming.open("wb") as target:
-                result = self._downloader.fetch(source.url, target, max_bytes=source.max_bytes, known=known)
+            result = self._download(source, incoming, known, previous if is_same_place else None)
             if result.is_unchanged:
                 if previous is None or not is_same_place:
                     raise FetchError(f"{source.url}: says `not modified` of what we do not have")
@@ -159,6 +159,17 @@ class Fetcher:
             validators = result.validators
         is_same = previous is not None and digest_of(incoming) == previous.sha256
         return None if is_same else validators
+
+    def _download(self, source: Source, incoming: Path, known: Validators, previous: Provenance | None) -> Download:
+        assert self._downloader is not None
+        with self._downloader.session() as session:
+            if source.format is Format.MISP_FEED:
+                copy = self._store.current(source.name) if previous is not None else None
+                return fetch_misp_feed(
+                    session, source.url, incoming, max_bytes=source.max_bytes, known=known, previous=copy
+                )
+            with incoming.open("wb") as target:
+                return session.fetch(source.url, target, max_bytes=source.max_bytes, known=known)
 
 
 def _counts(tally: Tally) -> Counts:

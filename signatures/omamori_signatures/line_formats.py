@@ -4,7 +4,8 @@
 * hosts: ``0.0.0.0 name …``, as in a hosts file;
 * adblock: ``||name^``, the filter language of advertisement blockers, of which a box understands the host rules;
 * csv: one column of a table, among rows that a second column may select;
-* ut1: a directory of categories with a file `domains` each.
+* ut1: a directory of categories with a file `domains` each;
+* reports: false alarms that the operator has accepted (`omamori_protocol.accepted_reports`).
 
 A reader takes one member of a source and yields what it says (`tokens`). It never raises for a line.
 """
@@ -14,6 +15,9 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Iterator
+
+from omamori_protocol.accepted_reports import parse_report
+from omamori_protocol.errors import ProtocolError
 
 from .archive import Member
 from .catalogue import Format, Kind, Source
@@ -154,10 +158,25 @@ def read_ut1(member: Member, source: Source) -> Iterator[Saying]:
             yield Token(number, kind_of(line), line, category)
 
 
+def read_reports(member: Member, _source: Source) -> Iterator[Saying]:
+    """Read accepted reports; the group of an indicator is the number of its report."""
+    for number, line in read_lines(member.stream):
+        if line is None:
+            yield Bad(number, _UNREADABLE)
+        elif line and not line.startswith("#"):
+            try:
+                report = parse_report(line)
+            except ProtocolError as err:
+                yield Bad(number, str(err))
+            else:
+                yield Token(number, TokenKind(report.kind.value), report.indicator, str(report.number))
+
+
 LINE_READERS: dict[Format, Reader] = {
     Format.PLAIN: read_plain,
     Format.HOSTS: read_hosts,
     Format.ADBLOCK: read_adblock,
     Format.CSV: read_csv,
     Format.UT1: read_ut1,
+    Format.REPORTS: read_reports,
 }

@@ -144,14 +144,14 @@ class Merger:
     def _take_out(self, entry: str, winner: int, sources: list[int], protection: Protection) -> None:
         self.tallies[self._lists[winner].name].allowed += 1
         self.taken_out_count += 1
-        if len(self.taken_out) < MAX_ALLOWED_REPORTED:
+        # What goes back to a customer's report is always told.
+        if protection.report or len(self.taken_out) < MAX_ALLOWED_REPORTED:
             names = tuple(self._sources[number] for number in sorted(set(sources)))
             self.taken_out.append(TakenOut(entry, self._lists[winner].name, names, protection))
 
     def _protects(self, name: str, item: PolicyList) -> Protection | None:
-        if item.action is not Action.BLOCKED:
-            return None
-        return self._allow.protects_name(name, is_threat=item.is_threat)
+        is_blocked = item.action is Action.BLOCKED
+        return self._allow.protects_name(name, is_threat=item.is_threat, is_blocked=is_blocked)
 
     def _names(self) -> Callable[[str, int, list[int]], list[str]]:
         covering: dict[int, str] = {}
@@ -190,13 +190,16 @@ class Merger:
 
         return decide
 
-    def _plain(self, text: str, _winner: int, _sources: list[int]) -> list[str]:
+    def _plain(self, text: str, winner: int, sources: list[int]) -> list[str]:
+        if (protection := self._allow.protects_exactly(text)) is not None:
+            self._take_out(text, winner, sources, protection)
+            return []
         return [text]
 
     def _urls(self, text: str, winner: int, sources: list[int]) -> list[str]:
         host = text.partition(" ")[0]
         item = self._lists[winner]
-        protection = self._protects(host, item)
+        protection = self._allow.protects_exactly(text) or self._protects(host, item)
         if protection is None and not host.rpartition(".")[2].isdigit():
             # A page of an allowed site is not blocked either: its path could be another site's malware.
             protection = self._protects(self._domains.registrable(host), item)

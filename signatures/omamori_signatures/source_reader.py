@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .archive import open_members
-from .catalogue import Format, Kind, Ports, Source
+from .catalogue import MAX_SID, Format, Kind, Ports, Source
 from .document_formats import DOCUMENT_READERS
 from .errors import SourceError
 from .indicators import BadLine, DomainRules, IndicatorError, normalise_digest, normalise_network
@@ -34,7 +34,7 @@ class Entry(NamedTuple):
         kind: What it is. A URL is one whose path a box sees.
         value: Canonical text; of a URL the host.
         path: Of a URL what stands behind the host, else empty.
-        group: The source's own category, else empty.
+        group: The source's own category, the number of an accepted report, else empty.
     """
 
     kind: TokenKind
@@ -147,36 +147,47 @@ def _check(token: Token, source: Source, domains: DomainRules) -> Entry | None:
             name = token.text.removeprefix("*.").removeprefix(".")
             return Entry(TokenKind.DOMAIN, domains.normalise(name), group=token.group)
         case TokenKind.IP:
-            return _check_address(token.text, source)
+            return _check_address(token, source)
         case TokenKind.SHA256:
-            return Entry(TokenKind.SHA256, normalise_digest(token.text))
+            return Entry(TokenKind.SHA256, normalise_digest(token.text), group=token.group)
         case TokenKind.URL:
-            return _check_url(token.text, source, domains)
+            return _check_url(token, source, domains)
+        case TokenKind.RULE if source.kind is Kind.ALLOW:
+            return Entry(TokenKind.RULE, str(_rule_id(token.text)), group=token.group)
         case _:
             return None
 
 
-def _check_address(text: str, source: Source) -> Entry | None:
+def _rule_id(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 10 and 1 <= int(text) <= MAX_SID):
+        raise IndicatorError("not the id of a rule")
+    return int(text)
+
+
+def _check_address(token: Token, source: Source) -> Entry | None:
+    text = token.text
     host, colon, port = text.rpartition(":")
     if colon and port.isdecimal() and ":" not in host:
         if source.ports is Ports.SKIP:
             return None
         text = host
-    return Entry(TokenKind.IP, normalise_network(text, allow_documentation=_may_name_examples(source)))
+    network = normalise_network(text, allow_documentation=_may_name_examples(source))
+    return Entry(TokenKind.IP, network, group=token.group)
 
 
-def _check_url(text: str, source: Source, domains: DomainRules) -> Entry | None:
+def _check_url(token: Token, source: Source, domains: DomainRules) -> Entry | None:
+    text = token.text
     url = normalise_url(text, domains)
     if url.path and url.is_visible:
-        return Entry(TokenKind.URL, url.host, url.path)
+        return Entry(TokenKind.URL, url.host, url.path, token.group)
     if url.path and not (source.https_hosts and not url.is_address):
         return None
     if not url.is_address:
-        return Entry(TokenKind.DOMAIN, url.host)
+        return Entry(TokenKind.DOMAIN, url.host, group=token.group)
     has_port = ":" in text.rpartition("://")[2]
-    return None if has_port and source.ports is Ports.SKIP else Entry(TokenKind.IP, url.host)
+    return None if has_port and source.ports is Ports.SKIP else Entry(TokenKind.IP, url.host, group=token.group)
 
 
 def _may_name_examples(source: Source) -> bool:
     # An operator's own list may hold addresses of documentation: that is how a box is tried out.
-    return bool(source.file) and source.format is Format.PLAIN
+    return bool(source.file) and source.format in {Format.PLAIN, Format.REPORTS}

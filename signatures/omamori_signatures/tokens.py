@@ -25,6 +25,7 @@ class TokenKind(StrEnum):
     SHA256 = "sha256"
     MD5 = "md5"
     SHA1 = "sha1"
+    RULE = "rule"
 
 
 class Token(NamedTuple):

@@ -173,6 +173,12 @@ class TestSTIX:
             indicator("[domain-name:value != 'not.example']"),
             indicator("[domain-name:value = 'gone.example']", revoked=True),
             indicator("[domain-name:value = 'old.example']", valid_until="2025-01-01T00:00:00Z"),
+            indicator("[domain-name:value = 'soon.example']", valid_from="2026-01-02T00:00:00Z"),
+            indicator("[domain-name:value = 'now.example']", valid_from="2026-01-01T00:00:00Z", valid_until="never"),
+            indicator("[ipv4-addr:value IN ('9.8.7.4', '9.8.7.3')]"),
+            indicator("[ipv4-addr:value ISSUBSET '9.8.0.0/16']"),
+            indicator("[domain-name:value = 'often.example'] REPEATS 5 TIMES WITHIN 60 SECONDS"),
+            indicator("[url:value LIKE 'http://%.example/x']"),
             indicator("[domain-name:value = 'open"),
             indicator("alert dns", pattern_type="suricata"),
         )
@@ -184,8 +190,12 @@ class TestSTIX:
             "ip 9.8.7.6",
             "url evil.example/it's",
             f"sha256 {DIGEST}",
+            "domain now.example",
+            "ip 9.8.7.4",
+            "ip 9.8.7.3",
+            "ip 9.8.0.0/16",
         ]
-        assert [line.number for line in tally.bad_lines] == [9]
+        assert [line.number for line in tally.bad_lines] == [15]
 
     @pytest.mark.parametrize("text", ["", "{", "[" * 5000, "[]", '{"objects": 3}', "null", '[{"type": "indicator"}]'])
     def test_what_is_no_bundle_is_bad_and_not_fatal(self, text: str, tmp_path: Path) -> None:
