@@ -11,7 +11,11 @@ static __always_inline int lease_reason(__u64 now)
 	if (control_slot(OMAMORI_CONTROL_BYPASS_UNTIL_NS) > now || control_slot(OMAMORI_CONTROL_BUTTON_UNTIL_NS) > now)
 		return OMAMORI_UNINSPECTED_COMMAND;
 	/* Who wants a closed door rather than an unguarded one does not want it opened by an engine that hangs. */
-	if (control_slot(OMAMORI_CONTROL_HUNG_UNTIL_NS) > now && control_slot(OMAMORI_CONTROL_FAIL_CLOSED) != 1)
+	if (control_slot(OMAMORI_CONTROL_FAIL_CLOSED) == 1)
+		return NO_LEASE;
+	if (control_slot(OMAMORI_CONTROL_PAUSED_UNTIL_NS) > now)
+		return OMAMORI_UNINSPECTED_PAUSED;
+	if (control_slot(OMAMORI_CONTROL_HUNG_UNTIL_NS) > now)
 		return OMAMORI_UNINSPECTED_HUNG;
 	return NO_LEASE;
 }

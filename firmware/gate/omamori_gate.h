@@ -86,7 +86,8 @@ enum omamori_counter {
 };
 
 /*
- * Slots of the map control. Each has one writer, so no update is ever lost; each holds a number, all 0 at first.
+ * Slots of the map control. Each has one writer, so no update is ever lost; each holds a number, all 0 at first. (Two
+ * may ask for a pause; they ask for the same, and the watch takes it back only when there is no queue left.)
  * *_UNTIL_NS are leases: CLOCK_BOOTTIME, they end by themselves.
  */
 enum omamori_control {
@@ -95,6 +96,7 @@ enum omamori_control {
 	OMAMORI_CONTROL_EPOCH,		   /* agent: raising it ends every bypass at once */
 	OMAMORI_CONTROL_FAIL_CLOSED,	   /* agent: 1 drops forwarded IP that nothing has inspected */
 	OMAMORI_CONTROL_BUTTON_UNTIL_NS,   /* omamori-watch, the board's button: like the command */
+	OMAMORI_CONTROL_PAUSED_UNTIL_NS,   /* agent or watch: the engine is about to be stopped; like hung. Seconds. */
 };
 
 /* Why a forwarded IP packet left uninspected; each packet is counted once, for one reason. */
@@ -103,6 +105,7 @@ enum omamori_uninspected {
 	OMAMORI_UNINSPECTED_HUNG,
 	OMAMORI_UNINSPECTED_COMMAND,
 	OMAMORI_UNINSPECTED_EXEMPT,
+	OMAMORI_UNINSPECTED_PAUSED, /* led past an engine that is about to be stopped */
 };
 
 /* How an address is exempt (bits). */

@@ -579,17 +579,20 @@ static void decide(struct watch *watch, __u64 now)
 		must_pause = 0;
 		watch->pause_until_ns = now + PAUSE_NS;
 		watch->counts.pauses++;
+		write_control(watch, OMAMORI_CONTROL_PAUSED_UNTIL_NS, watch->pause_until_ns, now);
 		say("the engine is about to stop; traffic passes it by");
 	}
-	if (watch->pause_until_ns && (now >= watch->pause_until_ns || !is_any_open(watch)))
+	if (watch->pause_until_ns && (now >= watch->pause_until_ns || !is_any_open(watch))) {
 		watch->pause_until_ns = 0;
+		write_control(watch, OMAMORI_CONTROL_PAUSED_UNTIL_NS, 0, now);
+	}
 
 	if (!watch->is_hung && worst->stall_ns >= LEASE_AFTER_NS)
 		begin_hang(watch, worst, now);
 	else if (watch->is_hung && !worst->stall_ns)
 		end_hang(watch, now);
 
-	keep_lease(watch, watch->is_hung || watch->pause_until_ns, now);
+	keep_lease(watch, watch->is_hung, now);
 
 	if (watch->is_hung && must_kill(watch) && now - watch->killed_ns >= KILL_AGAIN_NS) {
 		watch->killed_ns = now;

@@ -20,6 +20,8 @@ class SimulatedGate:
         self.lists: dict[int, set[str]] = {}
         self.syncs = 0
         self.replacements = 0
+        self.pauses = 0
+        self.is_paused = False
         self.is_there = True
         self.capacity = 1000
 
@@ -66,6 +68,15 @@ class SimulatedGate:
         self.syncs += 1
         self.replacements += 1
         return len(self.blocked), len(before - self.blocked)
+
+    def pause_engine(self) -> None:
+        self._need()
+        self.pauses += 1
+        self.is_paused = True
+
+    def resume_engine(self) -> None:
+        self._need()
+        self.is_paused = False
 
     def _need(self) -> None:
         if not self.is_there:

@@ -38,6 +38,12 @@ class GatePort(Protocol):
     def replace_block(self, entries: Callable[[], Iterable[tuple[bytes, int]]]) -> tuple[int, int]:
         """Make the block list consist of exactly these lines; return how many were written and removed."""
 
+    def pause_engine(self) -> None:
+        """Lead traffic past the engine for some seconds, because it is about to be stopped."""
+
+    def resume_engine(self) -> None:
+        """End that before its time."""
+
 
 class GateAccess:
     """A gate that is opened when it is needed.
@@ -68,6 +74,14 @@ class GateAccess:
     def replace_block(self, entries: Callable[[], Iterable[tuple[bytes, int]]]) -> tuple[int, int]:
         """Set the block list; raises `TransientError` without a gate, `RejectedError` for a list it cannot take."""
         return self._use(lambda gate: gate.replace_block(entries))
+
+    def pause_engine(self) -> None:
+        """Lead traffic past the engine; raises `TransientError` without a gate."""
+        self._use(lambda gate: gate.pause_engine())
+
+    def resume_engine(self) -> None:
+        """End the pause; raises `TransientError` without a gate."""
+        self._use(lambda gate: gate.resume_engine())
 
     def _use(self, action: Callable[[GatePort], _T]) -> _T:
         with self._lock:

@@ -55,6 +55,7 @@ from .verify import find_difference
 logger = logging.getLogger(__name__)
 
 _LEAVE_OUT_RETRY_S = 60.0  # a reload of the engine is work
+_DRAIN_S = 0.2  # for what waits in the queues of an engine that is about to be stopped
 
 
 class Progress(enum.Enum):
@@ -379,11 +380,13 @@ class Activator:
         self._crashes.expect_restart()
         deadline = self._clock.monotonic() + self._limits.restart_timeout_s
         before = self._control.run_id()
+        self._pause_engine(stop)
         self._control.shutdown()
         while True:
             _wait(stop, self._limits.settle_poll_s)
             try:
                 if self._control.run_id() != before:
+                    self._resume_engine()
                     return
             except EngineUnavailableError as err:
                 logger.debug("engine not back yet: %s", err)
@@ -391,6 +394,21 @@ class Activator:
                 raise EngineUnavailableError("the engine dies again and again after a restart")
             if self._clock.monotonic() > deadline:
                 raise EngineUnavailableError("the engine did not come back after a restart")
+
+    def _pause_engine(self, stop: threading.Event) -> None:
+        """Lead traffic past the engine and let it answer what waits: that would be lost when its queues close."""
+        try:
+            self._gate.pause_engine()
+        except TransientError as err:
+            logger.debug("no pause before the restart: %s", err)
+        else:
+            _wait(stop, _DRAIN_S)
+
+    def _resume_engine(self) -> None:
+        try:
+            self._gate.resume_engine()
+        except TransientError as err:
+            logger.debug("the pause ends by itself: %s", err)
 
     def _settle(self, feed: StoredFeed, stop: threading.Event) -> None:
         """Watch the engine for a while; raise if it restarts or has not loaded what it should."""

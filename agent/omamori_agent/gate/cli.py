@@ -176,6 +176,7 @@ def _control(gate: Gate, _limit: int) -> _Table:
         "passing everything by command until": control.bypass_until,
         "passing everything by button until": control.button_until,
         "passing the engine by (it hangs) until": control.hung_until,
+        "passing the engine by (it is about to stop) until": control.paused_until,
     }
     rows = [(what, _clock(moment)) for what, moment in until.items()]
     rows += [

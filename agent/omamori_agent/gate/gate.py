@@ -47,6 +47,7 @@ from omamori_agent.gate.values import (
 DEFAULT_PIN_DIRECTORY = Path("/sys/fs/bpf/omamori")
 _POSSIBLE_CPUS = Path("/sys/devices/system/cpu/possible")
 _MAX_LEASE_S = 7 * 86400.0
+PAUSE_S = 3.0  # as the watch's own
 # Sizes of key and value, and whether the agent writes it.
 _MAPS = {
     MapName.CONFIG: (4, layout.CONFIG.size, False),
@@ -163,6 +164,7 @@ class Gate:
             button_until=self.button_until(),
             epoch=self._slot(ControlSlot.EPOCH),
             fail_closed=self.is_fail_closed(),
+            paused_until=self._lease(ControlSlot.PAUSED_UNTIL_NS),
         )
 
     def hung_until(self) -> float | None:
@@ -192,6 +194,21 @@ class Gate:
         if left_s > _MAX_LEASE_S:
             raise ValueError("a bypass may last a week at most")
         self._set_slot(ControlSlot.BYPASS_UNTIL_NS, round((since_boot + left_s) * 1e9) if left_s > 0 else 0)
+
+    def pause_engine(self) -> None:
+        """Lead everything past the engine for `PAUSE_S`, because it is about to be stopped on purpose.
+
+        What waits in its queues when they close is lost; after this nothing new gets there. Not with fail-closed.
+
+        Raises:
+            GateUnavailableError: The map cannot be used.
+        """
+        _now, since_boot = self._clocks()
+        self._set_slot(ControlSlot.PAUSED_UNTIL_NS, round((since_boot + PAUSE_S) * 1e9))
+
+    def resume_engine(self) -> None:
+        """End `pause_engine` before its time, because the engine is back. Raises `GateUnavailableError`."""
+        self._set_slot(ControlSlot.PAUSED_UNTIL_NS, 0)
 
     def raise_epoch(self) -> int:
         """End the bypass of every flow at once; return the new epoch. For a change of policy or of blocks."""

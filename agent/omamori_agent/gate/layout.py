@@ -82,13 +82,14 @@ MARKS_DECIDED = Mark.BYPASS | Mark.SKIP | Mark.INSPECTED
 
 
 class ControlSlot(enum.IntEnum):
-    """Numbers that steer the gate; each has one writer."""
+    """Numbers that steer the gate; each has one writer (a pause: agent or watch)."""
 
     HUNG_UNTIL_NS = 0
     BYPASS_UNTIL_NS = 1
     EPOCH = 2
     FAIL_CLOSED = 3
     BUTTON_UNTIL_NS = 4
+    PAUSED_UNTIL_NS = 5
 
 
 class Uninspected(enum.IntEnum):
@@ -98,6 +99,7 @@ class Uninspected(enum.IntEnum):
     HUNG = 1
     COMMAND = 2
     EXEMPT = 3
+    PAUSED = 4
 
 
 class ExemptKind(enum.IntFlag):

@@ -153,6 +153,7 @@ class Control:
         button_until: The board's button lets everything pass.
         epoch: Bypass learned under another one is void.
         fail_closed: What nothing has inspected is dropped.
+        paused_until: The engine is about to be stopped on purpose.
     """
 
     hung_until: float | None
@@ -160,6 +161,7 @@ class Control:
     button_until: float | None
     epoch: int
     fail_closed: bool
+    paused_until: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)

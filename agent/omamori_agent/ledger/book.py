@@ -146,6 +146,8 @@ class Book:
         if is_hung:
             counted = absent is UninspectedReason.ENGINE_HUNG and engine_s > 0
             add(UninspectedReason.ENGINE_HUNG, 0.0 if counted else step_s, news[Uninspected.HUNG])
+        if news[Uninspected.PAUSED].packets:
+            add(UninspectedReason.ENGINE_STARTING, 0.0, news[Uninspected.PAUSED])  # the seconds count once it is down
         if look.is_commanded or news[Uninspected.COMMAND].packets:
             add(UninspectedReason.COMMAND, step_s, news[Uninspected.COMMAND])
         if news[Uninspected.EXEMPT].packets:

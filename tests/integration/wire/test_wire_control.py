@@ -42,6 +42,7 @@ SERVER = "198.51.100.10"
 COMMAND_SLOTS = [ControlSlot.BYPASS_UNTIL_NS, ControlSlot.BUTTON_UNTIL_NS]
 LEASES = {
     ControlSlot.HUNG_UNTIL_NS: Uninspected.HUNG,
+    ControlSlot.PAUSED_UNTIL_NS: Uninspected.PAUSED,
     ControlSlot.BYPASS_UNTIL_NS: Uninspected.COMMAND,
     ControlSlot.BUTTON_UNTIL_NS: Uninspected.COMMAND,
 }
@@ -103,9 +104,10 @@ def test_command_and_button_make_the_box_a_cable(bench: Bench, slot: ControlSlot
     assert bench.ingress(PACKET, out=True).action == SHOT
 
 
-def test_hung_engine_does_not_open_the_block_list(bench: Bench) -> None:
+@pytest.mark.parametrize("slot", [ControlSlot.HUNG_UNTIL_NS, ControlSlot.PAUSED_UNTIL_NS])
+def test_hung_or_paused_engine_does_not_open_the_block_list(bench: Bench, slot: ControlSlot) -> None:
     bench.block(SERVER)
-    bench.lease(ControlSlot.HUNG_UNTIL_NS, 60)
+    bench.lease(slot, 60)
     assert bench.ingress(PACKET, out=True).action == SHOT
 
 
@@ -289,9 +291,10 @@ def test_fail_closed_keeps_bypassed_flows_and_exemptions(bench: Bench) -> None:
     assert pass_through(bench, other, out=True) == Mark.SKIP
 
 
-def test_fail_closed_is_not_opened_by_an_engine_that_hangs(bench: Bench) -> None:
+@pytest.mark.parametrize("slot", [ControlSlot.HUNG_UNTIL_NS, ControlSlot.PAUSED_UNTIL_NS])
+def test_fail_closed_is_not_opened_by_an_engine_that_hangs_or_stops(bench: Bench, slot: ControlSlot) -> None:
     bench.gate.set_fail_closed(on=True)
-    bench.lease(ControlSlot.HUNG_UNTIL_NS, 60)
+    bench.lease(slot, 60)
     assert bench.ingress(PACKET, out=True).mark == 0
 
 

@@ -246,16 +246,32 @@ def test_hung_engine_is_killed_and_traffic_goes_on(box: Box) -> None:
 
 
 def test_planned_stop_passes_by_first_and_loses_nothing(box: Box) -> None:
+    before = box.uninspected()
     with Probe(box.lane) as probe:
         box.watch.pause()
         wait_for(lambda: box.watch.state()["is_paused"], "pause", timeout_s=20, every_s=0.005)
-        waits = wait_for(lambda: box.gate.hung_until() is not None, "lease", timeout_s=20, every_s=0.005)
-        assert waits
+        assert box.gate.control().paused_until is not None
         box.engine.stop()
         wait_for(lambda: not box.watch.state()["is_paused"], "end of the pause", timeout_s=20)
+        assert box.gate.control().paused_until is None
         probe.more(100)
         assert not probe.lost()
     assert box.watch.state()["hangs"] == 0
+    assert box.uninspected()[Uninspected.HUNG] == before[Uninspected.HUNG]
+    assert box.uninspected()[Uninspected.PAUSED] > before[Uninspected.PAUSED]
+
+
+def test_engine_that_the_agent_restarts_loses_nothing(box: Box) -> None:
+    with Probe(box.lane) as probe:
+        box.gate.pause_engine()
+        probe.more(50)
+        box.engine.stop()
+        probe.more(50)
+        box.start_engine()
+        box.gate.resume_engine()
+        probe.more(50)
+        assert not probe.lost()
+    assert not ask(box.lane, b"forbidden")
 
 
 def test_lease_of_a_watch_that_died_ends_by_itself(box: Box) -> None:

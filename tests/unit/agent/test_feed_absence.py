@@ -105,12 +105,13 @@ def test_engine_that_lacks_rules_when_the_agent_starts(protected: Box) -> None:
 
 
 def test_engine_that_lacks_a_list_when_the_agent_starts(protected: Box) -> None:
-    generation = protected.engine.generation
+    generation, pauses = protected.engine.generation, protected.gate.pauses
     protected.engine.datasets.clear()
     protected.boot()
     protected.poll()
     assert protected.engine.generation == generation + 1
     assert protected.engine.has("dangerous", "malware.test")
+    assert (protected.gate.pauses, protected.gate.is_paused) == (pauses + 1, False)  # nothing waits in a queue that closes
 
 
 def test_engine_that_stays_wrong_is_restarted_once(protected: Box) -> None:

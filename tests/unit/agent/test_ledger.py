@@ -173,6 +173,16 @@ def test_hung_engine_is_one_reason_whatever_it_answers(box: Box) -> None:
     assert box.status.get().passed_by_s == 1.0  # the other three are the engine's own
 
 
+def test_planned_restart_is_no_hang(box: Box) -> None:
+    box.live(3)
+    box.live(1, Uninspected.PAUSED, 20)
+    box.engine = EngineState.STARTING
+    box.live(4, Uninspected.NO_VERDICT, 40)
+    box.engine = EngineState.INSPECTING
+    box.live(8)
+    assert box.told() == {Reason.ENGINE_STARTING: (4, 20 + 4 * 40)}
+
+
 def test_command_and_button(box: Box) -> None:
     box.live(3)
     box.gate.leases = dataclasses.replace(NO_CONTROL, bypass_until=1.0)

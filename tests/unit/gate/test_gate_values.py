@@ -300,3 +300,10 @@ def test_block_list_is_read_back(gate: Gate) -> None:
     prefixes = [ipaddress.ip_network("198.51.100.0/24"), ipaddress.ip_network("2001:db8::/32")]
     gate.sync_block_lists({4: prefixes})
     assert sorted(gate.block_list(), key=str) == [(prefix, 4) for prefix in prefixes]
+
+
+def test_pause_of_the_engine_is_short_and_can_be_ended(gate: Gate) -> None:
+    gate.pause_engine()
+    assert gate.control().paused_until == NOW + 3
+    gate.resume_engine()
+    assert gate.control().paused_until is None
