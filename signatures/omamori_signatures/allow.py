@@ -1,9 +1,10 @@
 """What no source may block: the allow-list, which has the last word over every source.
 
-It is made of the sources of kind `allow` and knows names, addresses, URLs, digests and ids of rules. A listed indicator is taken out when it would
-reach something allowed: a domain, when it is an allowed name or the registrable domain of one (the engine compares
-names exactly and by registrable domain, so nothing else can reach it); a network, when it contains an allowed address.
-A host below an allowed name is not protected by it: pages of a free host are not as good as the host.
+It is made of the sources of kind `allow` and knows names and addresses, and of accepted reports also URLs, digests and
+ids of rules. A listed indicator is taken out when it would reach something allowed: a domain, when it is an allowed
+name or the registrable domain of one (the engine compares names exactly and by registrable domain, so nothing else can
+reach it); a network, when it contains an allowed address. A host below an allowed name is not protected by it: pages of
+a free host are not as good as the host.
 
 * threats: protects from lists of threats. A list of social networks may well name them.
 * everything: protects from every list that blocks, whatever it is about. For what a box itself and the office's

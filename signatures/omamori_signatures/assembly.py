@@ -25,13 +25,13 @@ from .compiler import MAX_SERIAL
 from .engine import Engine
 from .errors import GuardError, SourceError
 from .feed_source import GENERATED_RULES
-from .history import ALLOWED_NAME, RULES_NAME, HistoryWriter
+from .history import ALLOWED_NAME, RULES_LIST, RULES_NAME, AllowedRow, HistoryWriter, RuleRow
 from .indicators import DomainRules
-from .merging import Merged, Merger
+from .merging import Merged, Merger, TakenOut
 from .policy import Policy, PolicyKind, PolicyList
 from .rule_lines import read_rule_lines
 from .rule_policy import LeftOut, RuleTally, adapt_rules
-from .rules import Rule
+from .rules import Rule, rule_words
 from .sieve import sieve
 from .source_reader import Entry, Tally, read_entries
 from .source_store import Provenance, SourceStore
@@ -101,14 +101,15 @@ class _Assembly:
         self._tallies: dict[str, Tally] = {item.name: Tally() for item in self._sources}
         self._rule_tallies: dict[str, RuleTally] = {}
         self._rule_sources: dict[int, str] = {}
+        self._allow = AllowList(self._domains)
+        self._rules_left_out: dict[int, TakenOut] = {}
 
     def run(self, serial: int, created: str, channel: str) -> Assembled:
         self._check_sources()
-        allow = AllowList(self._domains)
         for source in self._of_kind(Kind.ALLOW):
-            allow.add(source.name, source.overrides, self._entries(source))
+            self._allow.add(source.name, source.overrides, self._entries(source))
         names = tuple(item.name for item in self._sources)
-        with Merger(self._all.policy, names, allow, self._domains, self._work) as merger:
+        with Merger(self._all.policy, names, self._allow, self._domains, self._work) as merger:
             for number, source in enumerate(self._sources):
                 if source.kind not in {Kind.ALLOW, Kind.RULES}:
                     for entry in self._entries(source):
@@ -214,6 +215,7 @@ class _Assembly:
             rule
             for item in sorted(self._all.applications, key=lambda item: item.sid)
             for rule in application_rules(item, policy.application_action, policy.application_severity)
+            if not self._leaves_out(rule.sid, item.name)
         )
         return {path: taken for path, taken in rules.items() if taken}
 
@@ -221,11 +223,19 @@ class _Assembly:
         tally = self._rule_tallies[source.name] = RuleTally()
         counts = self._tallies[source.name]
         lines = read_rule_lines(source, self._all.store.current(source.name), counts.add_bad)
-        pairs = ((line.rule, line.is_active) for line in lines)
+        # One that is left out may still come along silently, for the bit that another rule asks for.
+        pairs = ((line.rule, line.is_active and not self._leaves_out(line.rule.sid, source.name)) for line in lines)
         taken = adapt_rules(pairs, source.sids, self._all.policy, tally, is_own=bool(source.file))
         counts.used = len(taken)
         self._rule_sources.update({rule.sid: source.name for rule in taken})
         return taken
+
+    def _leaves_out(self, sid: int, source: str) -> bool:
+        protection = self._allow.protects_exactly(str(sid))
+        if protection is None:
+            return False
+        self._rules_left_out[sid] = TakenOut(str(sid), RULES_LIST, (source,), protection)
+        return True
 
     def _sieved(self, engine: Engine, found: dict[str, tuple[Rule, ...]]) -> dict[str, tuple[Rule, ...]]:
         everything = tuple(rule for taken in found.values() for rule in taken)
@@ -269,20 +279,31 @@ class _Assembly:
             raise SourceError(f"the feed breaks a rule of the pack's format: {err}", hint=err.hint) from err
 
     def _write_history(self, history: HistoryWriter, merger: Merger, rules: dict[str, tuple[Rule, ...]]) -> None:
-        history.write_lines(
+        left_out = sorted([*merger.taken_out, *self._rules_left_out.values()], key=lambda item: item[:2])
+        history.write_dated(
             ALLOWED_NAME,
             (
-                (item.entry, item.name, ",".join(item.sources), item.protection.allowed, item.protection.source)
-                for item in sorted(merger.taken_out)
+                AllowedRow(
+                    item.entry,
+                    item.name,
+                    ",".join(item.sources),
+                    item.protection.allowed,
+                    item.protection.source,
+                    str(item.protection.report),
+                )
+                for item in left_out
             ),
+            keys=2,
         )
         rows = []
         for path, found in rules.items():
             for rule in found:
                 source = self._rule_sources.get(rule.sid, path)
                 message = rule.text.partition('msg:"')[2].partition('";')[0]
-                rows.append((f"{rule.sid:010d}", source, rule.action, message))
-        history.write_lines(RULES_NAME, sorted(rows))
+                words = rule_words(rule)
+                function, severity = words.get("omamori_function", ""), words.get("omamori_severity", "0")
+                rows.append(RuleRow(f"{rule.sid:010d}", source, rule.action, message, function, severity))
+        history.write_dated(RULES_NAME, sorted(rows), keys=1)
 
     def _report(self, manifest: FeedManifest, merger: Merger) -> dict[str, Any]:
         return {
@@ -296,12 +317,13 @@ class _Assembly:
                     "function": item.function.word,
                     "severity": int(item.severity),
                     "action": item.action.word,
+                    "category": item.category or "",
                 }
                 for item in self._all.policy.lists
             },
             "entries": {item.name: item.count for item in manifest.lists},
             "rules": {item.path: item.count for item in manifest.rules},
-            "allowed": merger.taken_out_count,
+            "allowed": merger.taken_out_count + len(self._rules_left_out),
             "engine_asked": self._all.engine is not None,
         }
 

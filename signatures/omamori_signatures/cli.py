@@ -26,12 +26,14 @@ from omamori_protocol.topics import check_channel
 
 from .applications import read_applications
 from .assembly import Ingredients, assemble
+from .book_writer import write_book
 from .catalogue import read_catalogue
+from .cli_book import add_book_commands
 from .compiler import CompiledFeed, compile_feed, parse_created
 from .download import Downloader, Limits
 from .engine import Engine
 from .errors import CheckError, EngineError, FeedError, SourceError
-from .explain import Explainer, compare_serials
+from .explain import compare_serials
 from .fetch import Fetcher, FetchReport
 from .history import History
 from .increment_writer import write_increment
@@ -166,12 +168,18 @@ def _compile(options: argparse.Namespace) -> None:
         engine=_found_engine(options),
     )
     created = _created(options)
-    history = History(options.history or options.store / "history").write(options.serial, created)
+    history = History(options.history or options.store / "history")
     made = assemble(
-        ingredients, serial=options.serial, created=created, channel=check_channel(options.channel), history=history
+        ingredients,
+        serial=options.serial,
+        created=created,
+        channel=check_channel(options.channel),
+        history=history.write(options.serial, created),
     )
     pack = write_pack(made.manifest, made.files)
     write_atomic(options.out, pack)
+    if options.book is not None:
+        write_book(history, options.serial, options.book)
     if options.json:
         print(json.dumps({**made.report, "bytes": len(pack)}, indent=2))
         return
@@ -228,26 +236,6 @@ def _diff(options: argparse.Namespace) -> None:
             print(f"{name}: +{item['added']} -{item['removed']}")
             print("".join(f"  + {entry}\n" for entry in item["added_first"]), end="")
             print("".join(f"  - {entry}\n" for entry in item["removed_first"]), end="")
-
-
-def _explain(options: argparse.Namespace) -> None:
-    history = History(options.history)
-    found = Explainer(history, options.serial or history.latest()).explain(options.indicator)
-    if options.json:
-        print(json.dumps(dataclasses.asdict(found), indent=2))
-        return
-    print(f"{found.indicator}: {found.verdict} (serial {found.serial})")
-    for match in found.matches:
-        stars = "★" * match.severity
-        print(f"  {match.action} as {match.function} {stars}: {match.entry} is in list {match.list}")
-        print(f"    since {match.since} (serial {match.since_serial})")
-        for source in match.sources:
-            print(f"    from {source['source']} ({source['attribution']}), copy of {source['fetched']}")
-    for item in found.allowed:
-        print(f"  taken out of list {item['list']}: {item['allow_list']} keeps {item['allowed']} reachable")
-        print(f"    listed by {item['sources']}")
-    if found.rule is not None:
-        print(f"  rule of {found.rule['source']}: {found.rule['action']}: {found.rule['message']}")
 
 
 def _load(path: Path) -> tuple[FeedManifest, dict[str, bytes]]:
@@ -350,6 +338,7 @@ def _add_operator_commands(commands: argparse._SubParsersAction[argparse.Argumen
     where.add_argument("--engine", metavar="PROGRAM", type=Path, help="default: `suricata` on the PATH")
     where.add_argument("--engine-root", metavar="DIR", type=Path, help="the engine of an unpacked Debian root")
     where.add_argument("--without-engine", action="store_true", help="take rules over that no engine has seen")
+    command.add_argument("--book", metavar="FILE", type=Path, help="also write what `explain` knows, for the cloud")
     command.set_defaults(run=_compile)
 
     command = commands.add_parser("status", help="show copies of sources, refusals, and the newest pack")
@@ -362,13 +351,7 @@ def _add_operator_commands(commands: argparse._SubParsersAction[argparse.Argumen
     command.add_argument("--history", metavar="DIR", type=Path, required=True, help="kept by `compile`")
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=_diff)
-
-    command = commands.add_parser("explain", help="why is this blocked, since when, from which source")
-    command.add_argument("indicator", metavar="INDICATOR", help="domain, address, URL, SHA-256, or id of a rule")
-    command.add_argument("--history", metavar="DIR", type=Path, required=True, help="kept by `compile`")
-    command.add_argument("--serial", type=int, help="default: the newest")
-    command.add_argument("--json", action="store_true", help="print JSON")
-    command.set_defaults(run=_explain)
+    add_book_commands(commands)
 
 
 def _add_store(command: argparse.ArgumentParser) -> None:

@@ -6,65 +6,31 @@ It reads the history that `assemble` leaves beside the packs, and decides nothin
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import idna
+
+from omamori_protocol.errors import ProtocolError
+from omamori_protocol.feed_book import (
+    BookSource,
+    Explanation,
+    Kind,
+    LeftOut,
+    Match,
+    Question,
+    RuleFacts,
+    Verdict,
+    entry_of,
+    parse_question,
+    verdict_of,
+)
+
 from .errors import SourceError
-from .history import RULES_NAME, History, Record
-from .indicators import DomainRules, IndicatorError, Network
-from .tokens import TokenKind, kind_of
-from .urls import normalise_url
+from .history import RULES_NAME, AllowedRow, History, Record, RuleRow
+from .indicators import DomainRules
 
 MAX_SAMPLES = 20
-_SID = re.compile(r"[1-9][0-9]{3,9}")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Match:
-    """An entry that reaches the indicator.
-
-    Attributes:
-        list: List that it is in.
-        entry: As it stands there; not necessarily the indicator itself.
-        function: Word of the function, as customers' reports have it.
-        severity: 1 to 3.
-        action: ``blocked`` or ``logged``.
-        since_serial: Since which serial it is in without a break.
-        since: The time of that serial.
-        sources: Name, attribution, origin and time of the copy of each source that lists it.
-    """
-
-    list: str
-    entry: str
-    function: str
-    severity: int
-    action: str
-    since_serial: int
-    since: str
-    sources: tuple[dict[str, str], ...]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Explanation:
-    """What a serial says to an indicator.
-
-    Attributes:
-        indicator: In its canonical form.
-        serial: That was asked.
-        verdict: ``blocked``, ``logged``, ``allowed`` (listed, and taken out by an allow-list) or ``not listed``.
-        matches: Entries that reach it.
-        allowed: What an allow-list took out, and why.
-        rule: Of a rule's id: source, action and message.
-    """
-
-    indicator: str
-    serial: int
-    verdict: str
-    matches: tuple[Match, ...]
-    allowed: tuple[dict[str, str], ...]
-    rule: dict[str, str] | None = None
 
 
 class Explainer:
@@ -90,51 +56,33 @@ class Explainer:
         Raises:
             SourceError: It is none of these.
         """
-        text = text.strip()
-        if _SID.fullmatch(text):
-            return self._explain_rule(int(text))
-        try:
-            indicator, candidates = self._candidates(text)
-        except IndicatorError as err:
-            raise SourceError(f"{text[:80]!r}: {err}", hint="a domain, address, URL, SHA-256, or id of a rule") from err
+        question = ask(text, self._domains)
+        allowed = tuple(
+            _left_out(row)
+            for candidate in self._candidates(question)
+            if (row := self._history.find_allowed(self._serial, candidate)) is not None
+        )
+        if question.kind is Kind.RULE:
+            return self._explain_rule(question, allowed)
         matches = tuple(
             self._match(name, record)
             for name in self._history.list_names(self._serial)
-            for candidate in candidates
+            for candidate in self._candidates(question)
             if (record := self._history.find(self._serial, name, candidate)) is not None
         )
-        allowed = tuple(
-            {"entry": row[0], "list": row[1], "sources": row[2], "allowed": row[3], "allow_list": row[4]}
-            for candidate in candidates
-            if (row := self._history.find_allowed(self._serial, candidate)) is not None
+        return Explanation(
+            indicator=question.indicator,
+            kind=question.kind,
+            serial=self._serial,
+            verdict=verdict_of(matches, allowed),
+            matches=matches,
+            allowed=allowed,
         )
-        actions = {match.action for match in matches}
-        verdict = next(
-            (word for word in ("blocked", "logged") if word in actions), "allowed" if allowed else "not listed"
-        )
-        return Explanation(indicator=indicator, serial=self._serial, verdict=verdict, matches=matches, allowed=allowed)
 
-    def _candidates(self, text: str) -> tuple[str, list[str]]:
-        """Return the canonical form, and the entries that would reach it."""
-        match kind_of(text):
-            case TokenKind.SHA256:
-                return text.lower(), [text.lower()]
-            case TokenKind.IP:
-                network = ipaddress.ip_network(text, strict=False)
-                covering = list(_covering(network))
-                return covering[0], covering
-            case TokenKind.URL:
-                url = normalise_url(text, self._domains)
-                hosts = [url.host] if url.is_address else self._names(url.host)
-                return f"{url.host}{url.path or '/'}", [*([f"{url.host} {url.path}"] if url.path else []), *hosts]
-            case TokenKind.DOMAIN:
-                name = self._domains.normalise(text.removeprefix("*."))
-                return name, self._names(name)
-            case other:
-                raise IndicatorError(f"{other} says nothing to a box")
-
-    def _names(self, name: str) -> list[str]:
-        return list(dict.fromkeys([name, self._domains.registrable(name)]))
+    def _candidates(self, question: Question) -> list[str]:
+        """Return the entries that would reach the indicator."""
+        found = [entry_of(key) for key in question.keys]
+        return [*found, *(name for name in question.parents if self._domains.registrable(name) == name)]
 
     def _match(self, name: str, record: Record) -> Match:
         facts = self._report["lists"][name]
@@ -146,29 +94,74 @@ class Explainer:
             action=facts["action"],
             since_serial=record.serial,
             since=record.time,
-            sources=tuple(self._source(source) for source in record.sources),
+            sources=tuple(book_source(source, self._sources.get(source, {})) for source in record.sources),
         )
 
-    def _source(self, name: str) -> dict[str, str]:
-        item = self._sources.get(name, {})
-        return {
-            "source": name,
-            **{key: str(item.get(key, "")) for key in ("attribution", "origin", "fetched", "sha256")},
-        }
-
-    def _explain_rule(self, sid: int) -> Explanation:
-        row = self._history.find_rule(self._serial, sid)
-        rule = None
+    def _explain_rule(self, question: Question, allowed: tuple[LeftOut, ...]) -> Explanation:
+        row = self._history.find_rule(self._serial, int(question.indicator))
+        verdict = Verdict.ALLOWED if allowed else Verdict.NOT_LISTED
         if row is not None:
-            rule = {"sid": str(sid), "source": row[1], "action": row[2], "message": row[3]}
-        verdict = "not listed" if row is None else "logged" if row[2] == "alert" else "blocked"
-        return Explanation(indicator=str(sid), serial=self._serial, verdict=verdict, matches=(), allowed=(), rule=rule)
+            verdict = Verdict.LOGGED if row.action == "alert" else Verdict.BLOCKED
+        return Explanation(
+            indicator=question.indicator,
+            kind=question.kind,
+            serial=self._serial,
+            verdict=verdict,
+            allowed=allowed,
+            rule=rule_facts(row) if row is not None else None,
+        )
 
 
-def _covering(network: Network) -> Iterator[str]:
-    for length in range(network.prefixlen, 7, -1):
-        cover = network.supernet(new_prefix=length)
-        yield str(cover.network_address) if cover.num_addresses == 1 else str(cover)
+def ask(text: str, domains: DomainRules) -> Question:
+    """Read what a person asks about.
+
+    Raises:
+        SourceError: It is nothing that a list could hold, or would cover everybody below a public suffix.
+    """
+    try:
+        question = parse_question(text, _to_ascii)
+    except ProtocolError as err:
+        raise SourceError(str(err), hint=err.hint) from err
+    if question.kind is Kind.DOMAIN and domains.is_suffix(question.indicator):
+        raise SourceError(f"{question.indicator!r} is a top-level domain or public suffix, which no list may hold")
+    return question
+
+
+def _to_ascii(name: str) -> str:
+    return idna.encode(name, uts46=True).decode()
+
+
+def book_source(name: str, report: Mapping[str, Any]) -> BookSource:
+    """Return a source as a person is told about it, from its part of a serial's report."""
+    facts = {key: str(report.get(key, "")) for key in ("licence", "attribution", "origin", "fetched", "sha256")}
+    return BookSource(source=name, **facts)
+
+
+def rule_facts(row: RuleRow) -> RuleFacts:
+    """Return a rule as a person is told about it."""
+    return RuleFacts(
+        sid=int(row.sid),
+        source=row.source,
+        action=row.action,
+        message=row.message,
+        function=row.function,
+        severity=int(row.severity),
+        since_serial=int(row.since_serial),
+        since=row.since,
+    )
+
+
+def _left_out(row: AllowedRow) -> LeftOut:
+    return LeftOut(
+        entry=row.entry.replace(" ", ""),
+        list=row.list,
+        sources=row.sources,
+        allowed=row.allowed,
+        allow_list=row.allow_list,
+        report=int(row.report),
+        since_serial=int(row.since_serial),
+        since=row.since,
+    )
 
 
 @dataclasses.dataclass
@@ -220,11 +213,7 @@ def _keys(history: History, serial: int, name: str) -> Iterator[str]:
 
 
 def _rules(history: History, serial: int) -> Iterator[str]:
-    path = history.directory / str(serial) / RULES_NAME
-    if path.is_file():
-        with path.open(encoding="utf-8", newline="\n") as file:
-            for line in file:
-                yield line.rstrip("\n").replace("\t", " ")
+    return (" ".join(row[:4]) for row in history.rows(serial, RULES_NAME, RuleRow))
 
 
 def _compare(old: Iterator[str], new: Iterator[str]) -> ListChange:

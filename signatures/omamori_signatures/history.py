@@ -3,8 +3,8 @@
     HISTORY/<serial>/manifest.json        of the pack
     HISTORY/<serial>/report.json          sources with their provenance, counts, what was left out and why
     HISTORY/<serial>/lists/<list>.tsv     entry, serial and time since which it is in without a break, its sources
-    HISTORY/<serial>/allowed.tsv          what an allow-list took out: entry, list, its sources, what it would reach
-    HISTORY/<serial>/rules.tsv            id, source, message
+    HISTORY/<serial>/allowed.tsv          what an allow-list took out, see `AllowedRow`, and since when
+    HISTORY/<serial>/rules.tsv            the rules, see `RuleRow`, and since when
 
 Files of entries are sorted, so that one entry is found by bisection and two serials are compared side by side, without
 holding a list in memory. The newest `KEPT` serials are kept. Boxes never see any of this.
@@ -17,7 +17,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from omamori_protocol.durable import sync_directory, write_atomic
 from omamori_protocol.feed_manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, FeedManifest, parse_manifest
@@ -29,6 +29,7 @@ KEPT = 10
 REPORT_NAME = "report.json"
 ALLOWED_NAME = "allowed.tsv"
 RULES_NAME = "rules.tsv"
+RULES_LIST = "rules"  # stands for a list where a rule was left out
 _MAX_REPORT_BYTES = 4 * 1024 * 1024
 _MAX_LINE = 8192
 
@@ -51,6 +52,35 @@ class Record(NamedTuple):
     def line(self) -> str:
         """Return the record as it is written."""
         return f"{self.entry}\t{self.serial}\t{self.time}\t{','.join(self.sources)}\n"
+
+
+class AllowedRow(NamedTuple):
+    """What an allow-list took out; of a rule the entry is its id. Numbers are as text, as in the file."""
+
+    entry: str
+    list: str
+    sources: str
+    allowed: str
+    allow_list: str
+    report: str = "0"
+    since_serial: str = "0"
+    since: str = ""
+
+
+class RuleRow(NamedTuple):
+    """A rule of the pack. Numbers are as text, as in the file; the id has ten digits."""
+
+    sid: str
+    source: str
+    action: str
+    message: str
+    function: str = ""
+    severity: str = "0"
+    since_serial: str = "0"
+    since: str = ""
+
+
+Row = TypeVar("Row", AllowedRow, RuleRow)
 
 
 class HistoryWriter:
@@ -84,10 +114,29 @@ class HistoryWriter:
                 count += 1
         return count
 
-    def write_lines(self, name: str, rows: Iterable[tuple[str, ...]]) -> None:
-        """Write a table whose rows come in the order of their first column."""
+    def write_dated(self, name: str, rows: Iterable[Row], *, keys: int) -> None:
+        """Write a table whose rows come in the order of their first `keys` columns, with since when each is in."""
         with (self._directory / name).open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines("\t".join(cell.replace("\t", " ") for cell in row) + "\n" for row in rows)
+            old: Iterator[Row] = iter(())
+            last: Row | None = None
+            for row in rows:
+                if last is None and self._previous is not None:
+                    old = self._history.rows(self._previous, name, type(row))
+                    last = next(old, None)
+                while last is not None and last[:keys] < row[:keys]:
+                    last = next(old, None)
+                serial, time = str(self._serial), self._created
+                if last is not None and last[:keys] == row[:keys]:
+                    serial, time = self._since(last)
+                dated = row._replace(since_serial=serial, since=time)
+                file.write("\t".join(cell.replace("\t", " ") for cell in dated) + "\n")
+
+    def _since(self, row: AllowedRow | RuleRow) -> tuple[str, str]:
+        if row.since:
+            return row.since_serial, row.since
+        # Written before times were kept: it is in at least since that serial.
+        assert self._previous is not None
+        return str(self._previous), self._history.manifest(self._previous).created
 
     def finish(self, manifest: FeedManifest, report: dict[str, Any]) -> None:
         """Put the serial in its place, and remove the oldest ones."""
@@ -185,21 +234,37 @@ class History:
         row = self._find_row(self.directory / str(serial) / "lists" / f"{name}.tsv", entry)
         return _record(row) if row is not None else None
 
-    def find_allowed(self, serial: int, entry: str) -> tuple[str, ...] | None:
-        """Return what an allow-list took out: (entry, list, sources, what it would reach, the allow-list), or None."""
-        row = self._find_row(self.directory / str(serial) / ALLOWED_NAME, entry)
-        return tuple(row.decode().rstrip("\n").split("\t")) if row is not None else None
+    def rows(self, serial: int, name: str, kind: type[Row]) -> Iterator[Row]:
+        """Yield the rows of a table in order; nothing if the serial does not have it."""
+        path = self.directory / str(serial) / name
+        if not path.is_file():
+            return
+        with path.open("rb") as file:
+            while line := file.readline(_MAX_LINE):
+                yield _row(line, kind)
 
-    def find_rule(self, serial: int, sid: int) -> tuple[str, ...] | None:
-        """Return (id, source, action, message) of a rule, or None."""
+    def find_allowed(self, serial: int, entry: str) -> AllowedRow | None:
+        """Return what an allow-list took out, or None."""
+        row = self._find_row(self.directory / str(serial) / ALLOWED_NAME, entry)
+        return _row(row, AllowedRow) if row is not None else None
+
+    def find_rule(self, serial: int, sid: int) -> RuleRow | None:
+        """Return a rule, or None."""
         row = self._find_row(self.directory / str(serial) / RULES_NAME, f"{sid:010d}")
-        return tuple(row.decode().rstrip("\n").split("\t")) if row is not None else None
+        return _row(row, RuleRow) if row is not None else None
 
     def _find_row(self, path: Path, key: str) -> bytes | None:
         if not path.is_file():
             return None
         with path.open("rb") as file:
             return _bisect(file, key.encode())
+
+
+def _row(line: bytes, kind: type[Row]) -> Row:
+    try:
+        return kind(*line.decode().rstrip("\n").split("\t"))
+    except (TypeError, ValueError) as err:
+        raise SourceError("a file of the history is not intact") from err
 
 
 def _record(line: bytes) -> Record:

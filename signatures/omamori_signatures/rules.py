@@ -36,6 +36,9 @@ _DIRECTIONS = {member.word for member in Direction}
 _CATEGORY = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
 
+_METADATA = re.compile(r"; metadata:([^;]*);")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ParsedRule:
     """A rule taken apart; `options` are (name, value) in their order, the value None if there is none."""
@@ -202,3 +205,10 @@ def _check_metadata(text: str, where: str) -> None:
     category = words.get("omamori_category")
     if (function == Function.CATEGORY.word) != (category is not None) or not _CATEGORY.fullmatch(category or "x"):
         raise SourceError(f"{where}: omamori_category belongs to the function `category`")
+
+
+def rule_words(rule: Rule) -> dict[str, str]:
+    """Return the words that the box maps a rule's alerts by, from its metadata."""
+    found = _METADATA.search(rule.text)
+    pairs = (word.strip().partition(" ") for word in found[1].split(",")) if found else ()
+    return {name: value for name, _, value in pairs}

@@ -288,8 +288,8 @@ class TestHistory:
             5,
             "2030-01-01T00:00:00Z",
         )
-        assert [source["source"] for source in match.sources] == ["a", "b"]
-        assert match.sources[0]["origin"] == "a.txt"
+        assert [source.source for source in match.sources] == ["a", "b"]
+        assert match.sources[0].origin == "a.txt"
         assert (match.function, match.severity, match.action) == ("dangerous-site", 3, "blocked")
         assert explainer.explain("new.example").matches[0].since_serial == 6
         assert explainer.explain("old.example").verdict == "not listed"
@@ -297,9 +297,9 @@ class TestHistory:
         assert explainer.explain("http://evil.net.example/x").matches[0].list == "malware-urls"
         allowed = explainer.explain("bank.example")
         assert allowed.verdict == "allowed"
-        assert allowed.allowed[0]["allow_list"] == "allow"
+        assert allowed.allowed[0].allow_list == "allow"
         told = explainer.explain("2000001")
-        assert (told.verdict, told.rule and told.rule["source"]) == ("blocked", "et")
+        assert (told.verdict, told.rule and told.rule.source) == ("blocked", "et")
         assert explainer.explain("1.2.3.4").verdict == "not listed"
 
     @pytest.mark.parametrize("text", ["", "com", "a b", "x" * 300, "d" * 32])
@@ -370,7 +370,7 @@ class TestHistory:
         assert cli.main(["explain", "www.evil.example", *words]) == 0
         told = capsys.readouterr().out
         assert "blocked as dangerous-site ★★★: evil.example is in list c2" in told
-        assert "from a (test), copy of" in told
+        assert "from a (test; test), copy of" in told
         assert cli.main(["explain", "bank.example", *words, "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["verdict"] == "allowed"
         assert cli.main(["diff", "5", "6", *words]) == 0
