@@ -200,3 +200,31 @@ class Refusal(Base):
     received_ms: Mapped[int] = mapped_column(BigInteger)
     reason: Mapped[str] = mapped_column(String(32))
     detail: Mapped[str] = mapped_column(String(200))
+
+
+class Report(Base):
+    """A customer's report of a false alarm, and what became of it; its number is never used again.
+
+    `device` is empty, and what follows it NULL, when it is about no alert. `accepted_*` is what the next feed leaves out.
+    """
+
+    __tablename__ = "reports"
+    __table_args__ = (Index("ix_reports_state", "state", "id"), {"sqlite_autoincrement": True})
+
+    id: Mapped[int] = mapped_column(_RowId, primary_key=True, autoincrement=True)
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+    kind: Mapped[str] = mapped_column(String(8))
+    indicator: Mapped[str] = mapped_column(String(1400))
+    note: Mapped[str] = mapped_column(String(500))
+    reporter: Mapped[str] = mapped_column(String(60))
+    times: Mapped[int] = mapped_column(BigInteger)
+    device: Mapped[str] = mapped_column(String(32))
+    alert_id: Mapped[int | None] = mapped_column(BigInteger)
+    terminal_ip: Mapped[str | None] = mapped_column(String(45))
+    terminal_mac: Mapped[bytes | None] = mapped_column(LargeBinary(6))
+    state: Mapped[int] = mapped_column(SmallInteger)
+    decided_ms: Mapped[int | None] = mapped_column(BigInteger)
+    decided_by: Mapped[str] = mapped_column(String(60))
+    reason: Mapped[str] = mapped_column(String(500))
+    accepted_kind: Mapped[str | None] = mapped_column(String(8))
+    accepted_indicator: Mapped[str | None] = mapped_column(String(1400))
