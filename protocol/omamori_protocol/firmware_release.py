@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from .errors import MalformedError, OversizeError, UnknownVersionError
+from .firmware_version import check_firmware_version, version_key
 
 FORMAT = 1
 MAX_RECORD_BYTES = 32 * 1024
@@ -30,10 +31,7 @@ NOTE_LANGUAGES = ("ja", "en")
 E = TypeVar("E", bound=StrEnum)
 
 _BOARD = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
-_NUMBER = r"(0|[1-9][0-9]{0,5})"
-_VERSION = re.compile(rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}(?:-dev\.{_NUMBER})?")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_RELEASED = 2**31  # stands where a development version has its number, which is always lower
 
 
 class Importance(StrEnum):
@@ -50,25 +48,6 @@ class PayloadKind(StrEnum):
     DELTA = "delta"
 
 
-def version_key(version: str) -> tuple[int, int, int, int]:
-    """Return what versions are compared by: ``1.2.3-dev.4`` comes before ``1.2.3``, and ``1.9.0`` before ``1.10.0``.
-
-    Raises:
-        MalformedError: It is not a version.
-    """
-    match = _VERSION.fullmatch(version) if isinstance(version, str) and len(version) <= 64 else None
-    if match is None:
-        raise MalformedError(f"not a version: {str(version)[:40]!r}", hint="three numbers: 1.4.0")
-    major, minor, patch, development = match.groups()
-    return int(major), int(minor), int(patch), _RELEASED if development is None else int(development)
-
-
-def check_version(version: str) -> str:
-    """Return `version` if it is one; raises `MalformedError` otherwise."""
-    version_key(version)
-    return version
-
-
 def check_board(board: str) -> str:
     """Return `board` if it can be a board's name; raises `MalformedError` otherwise."""
     if not isinstance(board, str) or not _BOARD.fullmatch(board):
@@ -83,7 +62,7 @@ def compatible(board: str) -> str:
 
 def release_target(board: str, version: str) -> str:
     """Return the TUF target path of a release's record."""
-    return f"firmware/{check_board(board)}/{check_version(version)}/release.json"
+    return f"firmware/{check_board(board)}/{check_firmware_version(version)}/release.json"
 
 
 def index_target(board: str, version: str, base: str = "") -> str:
@@ -98,12 +77,12 @@ def payload_target(board: str, version: str, base: str = "") -> str:
 
 def attachment_target(board: str, version: str, name: str) -> str:
     """Return the TUF target path of something that goes with a release: ``notes.ja.md`` or ``sbom.json``."""
-    return f"firmware/{check_board(board)}/{check_version(version)}/{name}"
+    return f"firmware/{check_board(board)}/{check_firmware_version(version)}/{name}"
 
 
 def _payload_stem(board: str, version: str, base: str) -> str:
-    name = f"from-{check_version(base)}" if base else "full"
-    return f"firmware/{check_board(board)}/{check_version(version)}/{name}"
+    name = f"from-{check_firmware_version(base)}" if base else "full"
+    return f"firmware/{check_board(board)}/{check_firmware_version(version)}/{name}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -239,7 +218,7 @@ def parse_custom(body: Any) -> FirmwareRelease:
     if type(body.get("format")) is not int or body["format"] != FORMAT:
         raise UnknownVersionError("release record", body.get("format"))
     _keys(body, {"format", *(field.name for field in dataclasses.fields(FirmwareRelease))}, "release record")
-    board, version = check_board(body["board"]), check_version(body["version"])
+    board, version = check_board(body["board"]), check_firmware_version(body["version"])
     min_from = body["min_from"]
     if min_from != "" and version_key(min_from) >= version_key(version):
         raise MalformedError("min_from is not older than the version")

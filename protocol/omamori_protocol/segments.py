@@ -20,7 +20,8 @@ import itertools
 from typing import ClassVar
 
 from .errors import MalformedError
-from .firmware_release import MAX_BUNDLE_BYTES, MAX_PAYLOAD_BYTES, check_version
+from .firmware_release import MAX_BUNDLE_BYTES, MAX_PAYLOAD_BYTES
+from .firmware_version import MAX_VERSION_LENGTH, check_firmware_version
 from .record import Checked, Choice, Nested, Octets, Record, Several, Text, UInt, wire
 from .vocabulary import WireEnum
 
@@ -101,7 +102,7 @@ class Place:
 
 def _check_base(value: str) -> None:
     if value:
-        check_version(value)
+        check_firmware_version(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +127,7 @@ class SegmentIndex(Record):
     bundle_sha256: bytes = wire(2, Octets(32))
     payload_length: int = wire(3, UInt(MAX_PAYLOAD_BYTES))
     segments: tuple[Segment, ...] = wire(4, Several(Nested(Segment), MAX_SEGMENTS))
-    base: str = wire(5, Checked(Text(64), _check_base), default="")
+    base: str = wire(5, Checked(Text(MAX_VERSION_LENGTH), _check_base), default="")
     base_roothash: bytes | None = wire(6, Octets(32), default=None)
 
     def check(self) -> None:
