@@ -122,6 +122,11 @@ class Paths:
         return self.state / "desired"
 
     @property
+    def firmware(self) -> Path:
+        """Directory of the update under way."""
+        return self.state / "firmware"
+
+    @property
     def address(self) -> Path:
         """What the settings service shall make of the network; everybody may read it."""
         return self.state / "address/settings.json"
@@ -174,6 +179,31 @@ class Paths:
         return self.run / "address/state.json"
 
     @property
+    def boot_facts(self) -> Path:
+        """What the slots' service found at this boot."""
+        return self.run / "firmware/boot.json"
+
+    @property
+    def restart_request(self) -> Path:
+        """A file that appears here restarts the box in an orderly way."""
+        return self.run / "firmware/reboot"
+
+    @property
+    def stick(self) -> Path:
+        """Content of a USB stick for updates; empty without one."""
+        return self.run / "stick"
+
+    @property
+    def active_root(self) -> Path:
+        """Root file system of the running slot, verified by the kernel, as a device."""
+        return self.root / "dev/omamori/root"
+
+    @property
+    def active_boot(self) -> Path:
+        """Boot partition of the running slot, as a device."""
+        return self.root / "dev/omamori/boot"
+
+    @property
     def boot_id(self) -> Path:
         """The kernel's name of this boot."""
         return self.proc / "sys/kernel/random/boot_id"
@@ -203,6 +233,9 @@ class Paths:
 class Release:
     """Content of ``release.json``; `build_time` is Unix time in seconds.
 
+    A box that has committed an image refuses every one of a lower `security_epoch`. `data_version` is the form of what
+    lies on the data partition.
+
     `radio` is the interface of the board's Wi-Fi radio, or None when the board never has one.
     """
 
@@ -213,6 +246,8 @@ class Release:
     build_time: int
     kernel: str
     radio: str | None = None
+    security_epoch: int = 0
+    data_version: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -300,6 +335,8 @@ def load_release(path: Path) -> Release:
     except (ValueError, RecursionError) as err:
         raise SetupError(f"{path}: not JSON: {str(err)[:80]}") from err
     expected = {field.name for field in dataclasses.fields(Release)}
+    if isinstance(body, dict):
+        body = {"security_epoch": 0, "data_version": 0} | body  # the first images had neither
     if not isinstance(body, dict) or set(body) != expected:
         raise SetupError(f"{path}: expected exactly the keys {', '.join(sorted(expected))}")
     if body["flavour"] not in FLAVOURS:
@@ -307,6 +344,9 @@ def load_release(path: Path) -> Release:
     build_time = body["build_time"]
     if type(build_time) is not int or not 0 <= build_time < 2**40:
         raise SetupError(f"{path}: build_time is not a Unix time in seconds")
+    for name in ("security_epoch", "data_version"):
+        if type(body[name]) is not int or not 0 <= body[name] < 2**31:
+            raise SetupError(f"{path}: {name} is not a number from 0 to {2**31 - 1}")
     return Release(
         version=_text(body, "version", 32, path),
         flavour=body["flavour"],
@@ -315,6 +355,8 @@ def load_release(path: Path) -> Release:
         build_time=build_time,
         kernel=_text(body, "kernel", 128, path),
         radio=None if body["radio"] is None else _text(body, "radio", 15, path),
+        security_epoch=body["security_epoch"],
+        data_version=body["data_version"],
     )
 
 

@@ -170,6 +170,9 @@ class FirmwareReason(WireEnum):
     MIGRATION_FAILED = 26
     # Somebody changed their mind.
     SUPERSEDED = 27
+    # The trial, again: it ended with the power, by a panic or the watchdog; or nobody had judged it in time.
+    INTERRUPTED = 28
+    DEADLINE = 29
 
 
 class Presence(WireEnum):

@@ -18,6 +18,8 @@ RELEASE: dict[str, Any] = {
     "build_time": 1_700_000_000,
     "kernel": "6.12.0",
     "radio": "wlan0",
+    "security_epoch": 3,
+    "data_version": 1,
 }
 
 

@@ -124,20 +124,41 @@ class HTTPSFetcher(FetcherInterface):
         with tempfile.TemporaryFile(dir=self._download_dir) as file:
             yield file
 
+    def allow(self, seconds: float) -> None:
+        """Let what is read from `open` take so much longer from now on."""
+        self._deadline.start(seconds)
+
+    def open(self, url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+        """Ask for `url` with headers of one's own, within the time that `allow` gives; the caller closes the answer.
+
+        Raises:
+            SlowRetrievalError: No answer came in time.
+            DownloadError: No answer came.
+        """
+        if not url.startswith("https://"):
+            raise exceptions.DownloadError("only https is allowed")
+        return self._request(url, headers)
+
     def _fetch(self, url: str) -> Iterator[bytes]:
         if not url.startswith("https://") and not (self._is_loopback_http_allowed and url.startswith(_LOOPBACK_URLS)):
             raise exceptions.DownloadError("only https is allowed")
+        response = self._request(url, {})
+        if response.status != 200:
+            self._discard(response)
+            raise exceptions.DownloadHTTPError(f"HTTP status {response.status}", response.status)
+        return self._chunks(response)
+
+    def _request(self, url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+        manager = self._manager()
         try:
-            response = self._manager().request("GET", url, preload_content=False, decode_content=False)
+            return manager.request(
+                "GET", url, headers={**manager.headers, **headers}, preload_content=False, decode_content=False
+            )
         except urllib3.exceptions.HTTPError as err:
             root = _root(err)
             if isinstance(root, TimeoutError | urllib3.exceptions.TimeoutError):
                 raise exceptions.SlowRetrievalError("too slow") from err
             raise exceptions.DownloadError(_cause(err)) from err
-        if response.status != 200:
-            self._discard(response)
-            raise exceptions.DownloadHTTPError(f"HTTP status {response.status}", response.status)
-        return self._chunks(response)
 
     @staticmethod
     def _discard(response: urllib3.BaseHTTPResponse) -> None:

@@ -44,4 +44,4 @@ def test_numbers_on_the_wire_never_change() -> None:
         "failed",
         "rolled-back",
     ]
-    assert [item.value for item in FirmwareReason] == list(range(28))
+    assert [item.value for item in FirmwareReason] == list(range(30))

@@ -177,7 +177,7 @@ EVENT = {0: 1, 1: 1, 2: 1, 3: 1, 4: 1}
         (25, -1, MalformedError),
         (26, "1" * 33, OversizeError),
         (27, 9, MalformedError),
-        (28, 28, MalformedError),
+        (28, 30, MalformedError),
         (29, 0, MalformedError),
         (30, "1" * 33, OversizeError),
     ],

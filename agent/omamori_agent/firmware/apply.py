@@ -1,0 +1,231 @@
+"""Unpacks what was fetched, in a process of its own that is over in seconds.
+
+    python -m omamori_agent.firmware.apply DIRECTORY ROOT BOOT unpack|scan|verify [SHA256 LENGTH]
+
+* `unpack` appends every segment that lies whole in ``download/packed.<offset>`` to the bundle, each checked by its hash
+  before the next begins.
+* `scan` checks the bundle's segments from the beginning and cuts it off before the first that is wrong: after a power
+  cut nobody knows what reached the disk.
+* `verify` checks the hash of the whole bundle.
+
+The answer is one line of JSON on standard output. Nothing but the index is believed, and that is signed. A segment's
+references, what it unpacks to and its packed bytes are never in memory together: at most `MAX_REFERENCE_BYTES` twice
+while they are read, then once beside the decompressor's window. References are only read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from backports import zstd
+
+from omamori_protocol.errors import ProtocolError
+from omamori_protocol.segments import MAX_INDEX_BYTES, Place, ReferenceSource, SegmentIndex
+
+BUNDLE_NAME = "bundle.raucb"
+DOWNLOAD_NAME = "download"
+INDEX_NAME = "index"
+PACKED_PREFIX = "packed."
+_CHUNK = 256 * 1024
+_WINDOW_LOG = 25  # frames that need more than 32 MiB are refused; a segment has at most half of that
+
+
+class BadSegmentError(Exception):
+    """A segment does not become what the index says."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What the process says.
+
+    Attributes:
+        have: Bytes of the bundle that are right.
+        is_whole: Whether that is all of it, and for `verify`: whether its hash is right.
+        bad: Number of a segment that could not be made, or None.
+        error: Why not, or why nothing could be done.
+    """
+
+    have: int = 0
+    is_whole: bool = False
+    bad: int | None = None
+    error: str = ""
+
+    def to_json(self) -> str:
+        """Return the line."""
+        return json.dumps(dataclasses.asdict(self))
+
+
+def parse_answer(text: str) -> Answer:
+    """Read the line.
+
+    Raises:
+        ValueError: It is none.
+    """
+    body = json.loads(text)
+    if not isinstance(body, dict) or set(body) != {field.name for field in dataclasses.fields(Answer)}:
+        raise ValueError("not an answer")
+    answer = Answer(**body)
+    numbers_are_right = type(answer.have) is int and (answer.bad is None or type(answer.bad) is int)
+    if not numbers_are_right or type(answer.is_whole) is not bool or not isinstance(answer.error, str):
+        raise ValueError("not an answer")
+    return answer
+
+
+def unpack(directory: Path, devices: Mapping[ReferenceSource, Path]) -> Answer:
+    """Append what was fetched to the bundle; see the module."""
+    index = _read_index(directory)
+    packed_path = _packed(directory)
+    with (directory / BUNDLE_NAME).open("ab") as bundle:
+        place = index.resume(bundle.tell())
+        if place is None:
+            return Answer(have=index.bundle_length, is_whole=True)
+        bundle.truncate(place.bundle_offset)
+        have = place.bundle_offset
+        if packed_path is None:
+            return Answer(have=have)
+        start = int(packed_path.name.removeprefix(PACKED_PREFIX))
+        with packed_path.open("rb") as packed:
+            available = start + os.fstat(packed.fileno()).st_size
+            for item in index.places()[place.number :]:
+                if item.payload_offset < start or item.payload_offset + item.segment.packed > available:
+                    break
+                packed.seek(item.payload_offset - start)
+                try:
+                    _unpack_segment(item, packed, bundle, devices)
+                except (BadSegmentError, zstd.ZstdError) as err:
+                    bundle.truncate(have)
+                    return _ended(bundle, Answer(have=have, bad=item.number, error=str(err)))
+                have += item.segment.length
+        return _ended(bundle, Answer(have=have, is_whole=have == index.bundle_length))
+
+
+def _ended(bundle: BinaryIO, answer: Answer) -> Answer:
+    bundle.flush()
+    os.fsync(bundle.fileno())
+    return answer
+
+
+def scan(directory: Path) -> Answer:
+    """Cut the bundle off before its first wrong segment; see the module."""
+    index = _read_index(directory)
+    path = directory / BUNDLE_NAME
+    path.touch(mode=0o644)
+    have = 0
+    with path.open("r+b") as bundle:
+        for place in index.places():
+            left, digest = place.segment.length, hashlib.sha256()
+            while left and (chunk := bundle.read(min(_CHUNK, left))):
+                digest.update(chunk)
+                left -= len(chunk)
+            if left or digest.digest() != place.segment.sha256:
+                break
+            have += place.segment.length
+        bundle.truncate(have)
+        return _ended(bundle, Answer(have=have, is_whole=have == index.bundle_length))
+
+
+def verify(directory: Path, sha256: str, length: int) -> Answer:
+    """Compare the whole bundle with the release's digest."""
+    digest, have = hashlib.sha256(), 0
+    try:
+        with (directory / BUNDLE_NAME).open("rb") as bundle:
+            while have <= length and (chunk := bundle.read(_CHUNK)):
+                digest.update(chunk)
+                have += len(chunk)
+    except FileNotFoundError:
+        return Answer(error="there is no bundle")
+    is_whole = have == length and digest.hexdigest() == sha256
+    return Answer(have=have, is_whole=is_whole, error="" if is_whole else "the bundle is not what was signed")
+
+
+def _read_index(directory: Path) -> SegmentIndex:
+    with (directory / DOWNLOAD_NAME / INDEX_NAME).open("rb") as file:
+        return SegmentIndex.decode(file.read(MAX_INDEX_BYTES + 1))
+
+
+def _packed(directory: Path) -> Path | None:
+    paths = list((directory / DOWNLOAD_NAME).glob(f"{PACKED_PREFIX}*"))
+    return paths[0] if len(paths) == 1 else None
+
+
+def _unpack_segment(place: Place, packed: BinaryIO, bundle: BinaryIO, devices: Mapping[ReferenceSource, Path]) -> None:
+    segment = place.segment
+    options = {int(zstd.DecompressionParameter.window_log_max): _WINDOW_LOG}
+    references = _references(place, devices)
+    prefix = None if references is None else zstd.ZstdDict(references, is_raw=True).as_prefix
+    del references  # the dictionary has its own copy
+    frame = zstd.ZstdDecompressor(prefix, options=options)
+    digest, made = hashlib.sha256(), 0
+    for piece in _pieces(frame, packed, segment.packed):
+        made += len(piece)
+        if made > segment.length:
+            raise BadSegmentError(f"segment {place.number} becomes too long")
+        digest.update(piece)
+        bundle.write(piece)
+    if made != segment.length or digest.digest() != segment.sha256:
+        raise BadSegmentError(f"segment {place.number} does not become what the index says")
+
+
+def _pieces(frame: zstd.ZstdDecompressor, packed: BinaryIO, left: int) -> Iterator[bytes]:
+    while not frame.eof:
+        data = b""
+        if frame.needs_input:
+            data = packed.read(min(_CHUNK, left))
+            left -= len(data)
+            if not data:
+                raise BadSegmentError("the frame ends early")
+        yield frame.decompress(data, _CHUNK)
+    if left or frame.unused_data:
+        raise BadSegmentError("something follows the frame")
+
+
+def _references(place: Place, devices: Mapping[ReferenceSource, Path]) -> bytearray | None:
+    if not place.segment.references:
+        return None
+    data = bytearray(sum(item.length for item in place.segment.references))
+    view, at = memoryview(data), 0
+    for item in place.segment.references:
+        with devices[item.source].open("rb", buffering=0) as device:
+            device.seek(item.offset)
+            end = at + item.length
+            while at < end:
+                count = device.readinto(view[at:end])
+                if not count:
+                    raise BadSegmentError(f"segment {place.number} refers to what is not there")
+                at += count
+    view.release()
+    return data
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the process; returns its exit status, which is 0 whenever there is an answer."""
+    directory = Path(arguments[0])
+    devices = {ReferenceSource.ROOT: Path(arguments[1]), ReferenceSource.BOOT: Path(arguments[2])}
+    try:
+        match arguments[3:]:
+            case ["unpack"]:
+                answer = unpack(directory, devices)
+            case ["scan"]:
+                answer = scan(directory)
+            case ["verify", sha256, length]:
+                answer = verify(directory, sha256, int(length))
+            case _:
+                return 2
+    except (OSError, ProtocolError) as err:
+        answer = Answer(error=str(err)[:200])
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.write(answer.to_json() + "\n")
+        sys.stdout.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
