@@ -36,7 +36,7 @@ format: setup ## reformat the Python code
 
 keys: setup ## development keys in build/keys, once
 	@[ -d $(KEYS) ] || .venv/bin/omamori-ota keys init $(KEYS)
-	@[ -f $(KEYS)/desired/desired.pem ] || .venv/bin/omamori-ota keys complete $(KEYS)
+	@[ -f $(KEYS)/bundle/bundle.crt ] || .venv/bin/omamori-ota keys complete $(KEYS)
 
 image: keys ## build the release image for board x86_64-uefi
 	@.venv/bin/omamori-image build --trust $(KEYS)/trust --secureboot-key $(KEYS)/secureboot/db.key \

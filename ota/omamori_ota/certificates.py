@@ -1,7 +1,8 @@
 """X.509 certificates of Omamori: what each kind contains.
 
-Three separate trees: Secure Boot (PK, KEK, db; RSA-2048 because UEFI firmware asks for it), devices (one CA that
-issues nothing but boxes' client certificates), services (servers and the cloud's own clients).
+Four separate trees: Secure Boot (PK, KEK, db; RSA-2048 because UEFI firmware asks for it), devices (one CA that
+issues nothing but boxes' client certificates), services (servers and the cloud's own clients), bundles (one CA whose
+certificates sign firmware).
 Pure: keys and names in, certificates out. Where they are stored is `keys`' and `pki`'s part.
 """
 
@@ -23,6 +24,7 @@ SubjectKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPubli
 
 AUTHORITY_LIFETIME = timedelta(days=20 * 365)
 SECURE_BOOT_LIFETIME = timedelta(days=30 * 365)
+BUNDLE_LIFETIME = timedelta(days=3 * 365)
 DEVICE_LIFETIME = timedelta(days=90)
 SERVICE_LIFETIME = timedelta(days=90)
 SERVICE_LIFETIME_MAXIMUM = timedelta(days=365)
@@ -183,6 +185,18 @@ def client_certificate(
         raise RejectedError(f"not a service's name: {name[:40]!r}", hint="lower case: ingest, publisher")
     _check_lifetime(lifetime)
     builder = _leaf(name, public_key, authority, now, lifetime, ExtendedKeyUsageOID.CLIENT_AUTH)
+    return builder.sign(authority_key, hashes.SHA256())
+
+
+def bundle_certificate(
+    name: str,
+    public_key: SubjectKey,
+    authority: x509.Certificate,
+    authority_key: ec.EllipticCurvePrivateKey,
+    now: datetime,
+) -> x509.Certificate:
+    """Return the certificate of a key that signs bundles: good for code signing, nothing else."""
+    builder = _leaf(name, public_key, authority, now, BUNDLE_LIFETIME, ExtendedKeyUsageOID.CODE_SIGNING)
     return builder.sign(authority_key, hashes.SHA256())
 
 

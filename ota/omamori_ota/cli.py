@@ -64,7 +64,7 @@ def _keys_init(options: argparse.Namespace) -> None:
 
 
 def _keys_complete(options: argparse.Namespace) -> None:
-    added = keys.complete(options.dir)
+    added = keys.complete(options.dir, system_clock)
     print(f"added {', '.join(added)}" if added else "nothing is missing")
 
 

@@ -4,6 +4,7 @@
     DIR/tuf/<name>.next.pem               its successor, while it is being replaced (`key_rotation`)
     DIR/secureboot/{PK,KEK,db}.{key,crt}  RSA-2048
     DIR/pki/{device-ca,service-ca}.{key,crt}
+    DIR/pki/bundle-ca.{key,crt}, DIR/bundle/bundle.{key,crt}   see `firmware.bundle_keys`
     DIR/desired/desired.pem               Ed25519: signs desired state and commands of boxes
     DIR/trust/                            the public part, for the image build
 
@@ -38,6 +39,7 @@ from .files import (
     read_bounded,
     write_atomic,
 )
+from .firmware import bundle_keys
 from .metadata import new_root, parse, sign, to_bytes
 from .roles import KEY_NAMES, ROLES, ROOT, Lifetimes
 
@@ -200,11 +202,16 @@ def init(path: Path, clock: Clock, lifetimes: Lifetimes) -> KeyDirectory:
             _write_pair(work / "pki" / name, certificates.private_pem(key), certificate)
             if name == SERVICE_CA:
                 write_atomic(trust / "service-ca.pem", certificates.certificate_pem(certificate))
+        bundle_keys.complete(work, clock)
     return KeyDirectory(path)
 
 
-def complete(path: Path) -> list[str]:
+def complete(path: Path, clock: Clock) -> list[str]:
     """Add to a key directory of an older version what it lacks; nothing that is there is changed.
+
+    Args:
+        path: The directory.
+        clock: Beginning of the validity of what is added.
 
     Returns:
         Names of what was added.
@@ -214,15 +221,17 @@ def complete(path: Path) -> list[str]:
     """
     keys = KeyDirectory(path)
     with exclusive(path / ".lock"):
-        if (path / DESIRED).is_file():
-            public = keys.desired_key().public_key()
-            trusted = path / DESIRED_TRUST
-            if trusted.is_file():
-                return []
-            write_atomic(trusted, _public_pem(public), mode=PUBLIC_FILE)
-            return [DESIRED_TRUST]
-        _write_desired_key(path)
+        return [*_complete_desired(keys), *bundle_keys.complete(path, clock)]
+
+
+def _complete_desired(keys: KeyDirectory) -> list[str]:
+    if not (keys.path / DESIRED).is_file():
+        _write_desired_key(keys.path)
         return [DESIRED, DESIRED_TRUST]
+    if not (keys.path / DESIRED_TRUST).is_file():
+        write_atomic(keys.path / DESIRED_TRUST, _public_pem(keys.desired_key().public_key()), mode=PUBLIC_FILE)
+        return [DESIRED_TRUST]
+    return []
 
 
 def _write_desired_key(directory: Path) -> None:

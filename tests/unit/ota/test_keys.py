@@ -17,14 +17,17 @@ from omamori_ota.metadata import check_signed_by
 from omamori_ota.roles import DELEGATED, FEED, FIRMWARE, KEY_NAMES, ROLES, ROOT, TOP_LEVEL, Lifetimes
 from omamori_protocol.cose import load_public_keys
 
+from .conftest import START
+
 
 def test_all_files_of_the_contract_are_there_and_secrets_are_private(key_directory: KeyDirectory) -> None:
     found = {str(path.relative_to(key_directory.path)) for path in key_directory.path.rglob("*") if path.is_file()}
     expected = {f"tuf/{name}.pem" for name in KEY_NAMES}
     expected |= {f"secureboot/{name}.{kind}" for name in ("PK", "KEK", "db") for kind in ("key", "crt")}
-    expected |= {f"pki/{name}.{kind}" for name in ("device-ca", "service-ca") for kind in ("key", "crt")}
+    expected |= {f"pki/{name}.{kind}" for name in ("device-ca", "service-ca", "bundle-ca") for kind in ("key", "crt")}
     expected |= {"trust/root.json", "trust/service-ca.pem", "trust/db.crt", "trust/PK.crt", "trust/KEK.crt"}
     expected |= {"desired/desired.pem", "trust/desired.pem"}
+    expected |= {"bundle/bundle.key", "bundle/bundle.crt", "trust/bundle-ca.pem"}
     assert found == expected
     assert stat.S_IMODE(key_directory.path.stat().st_mode) == 0o700
     for path in key_directory.path.rglob("*"):
@@ -108,7 +111,9 @@ def old_directory(tmp_path: Path, key_directory: KeyDirectory) -> Path:
     place = tmp_path / "keys"
     shutil.copytree(key_directory.path, place)
     shutil.rmtree(place / "desired")
-    (place / "trust/desired.pem").unlink()
+    shutil.rmtree(place / "bundle")
+    for name in ("trust/desired.pem", "trust/bundle-ca.pem", "pki/bundle-ca.key", "pki/bundle-ca.crt"):
+        (place / name).unlink()
     return place
 
 
@@ -120,20 +125,26 @@ def test_older_directory_gets_what_it_lacks_and_nothing_else_changes(
     with pytest.raises(SetupError, match=r"desired\.pem is not there") as caught:
         KeyDirectory(place).desired_key()
     assert "keys complete" in caught.value.hint
-    assert keys.complete(place) == ["desired/desired.pem", "trust/desired.pem"]
+    assert keys.complete(place, lambda: START) == [
+        "desired/desired.pem",
+        "trust/desired.pem",
+        "pki/bundle-ca",
+        "trust/bundle-ca.pem",
+        "bundle/bundle",
+    ]
     assert all(path.read_bytes() == data for path, data in before.items())
     assert stat.S_IMODE((place / "desired/desired.pem").stat().st_mode) == 0o600
     (trusted,) = load_public_keys((place / "trust/desired.pem").read_bytes())
     assert trusted.public_bytes_raw() == KeyDirectory(place).desired_key().public_key().public_bytes_raw()
-    assert keys.complete(place) == []
+    assert keys.complete(place, lambda: START) == []
 
 
 def test_public_half_that_is_lost_is_made_from_the_key(tmp_path: Path, key_directory: KeyDirectory) -> None:
     place = old_directory(tmp_path, key_directory)
-    keys.complete(place)
+    keys.complete(place, lambda: START)
     public = (place / "trust/desired.pem").read_bytes()
     (place / "trust/desired.pem").unlink()
-    assert keys.complete(place) == ["trust/desired.pem"]
+    assert keys.complete(place, lambda: START) == ["trust/desired.pem"]
     assert (place / "trust/desired.pem").read_bytes() == public
 
 
@@ -148,4 +159,4 @@ def test_key_that_is_no_ed25519_key(tmp_path: Path, key_directory: KeyDirectory)
 
 def test_only_a_key_directory_is_completed(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="not a key directory"):
-        keys.complete(tmp_path)
+        keys.complete(tmp_path, lambda: START)

@@ -1,0 +1,1 @@
+"""Firmware releases: bundles made and signed, ways to fetch them, and their publication by several people."""
