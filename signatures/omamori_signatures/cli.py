@@ -267,6 +267,8 @@ def _check(options: argparse.Namespace) -> None:
     print(f"estimate: {cost.steady_mib} MiB, {cost.peak_mib} MiB while reloading, {cost.load_s} s to load")
     if report.engine_load_s is not None:
         print(f"engine here: {report.engine_peak_mib} MiB, {report.engine_load_s} s")
+    for sid, reason in sorted(report.expensive.items()):
+        print(f"warning: rule {sid} costs too much: {reason}", file=sys.stderr)
     asked = "the engine loads it" if engine else "the engine was not asked (--engine)"
     print(f"{options.what}: good ({', '.join(report.done)}); {asked}")
 

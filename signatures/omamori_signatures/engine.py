@@ -20,11 +20,14 @@ from typing import Any
 from omamori_protocol.feed_manifest import FeedManifest, ListKind
 
 from .errors import EngineError
+from .prefilters import Prefilter, parse_prefilter
 from .run import run
 
 _TIMEOUT_S = 300.0
 _MAX_REASONS = 20
 _MAX_COMPLAINTS = 16 * 1024 * 1024
+# One rule in the engine's analysis: about five times its text.
+_MAX_ANALYSIS_LINE = 1024 * 1024
 # What a dataset may take for an entry; the engine's default would end at some hundred thousand.
 _ENTRY_BYTES = 512
 _BAD_RULE = re.compile(r"detect: error parsing signature .* from file .* at line (\d+)$")
@@ -89,6 +92,7 @@ app-layer:
     smtp: {enabled: yes, mime: {decode-mime: yes, decode-base64: yes, decode-quoted-printable: yes}}
     ftp: {enabled: yes}
     smb: {enabled: yes, detection-ports: {dp: "139, 445"}}
+engine-analysis: {rules: yes, rules-fast-pattern: no}
 """
 
 
@@ -162,12 +166,53 @@ class Engine:
             _expect_success(status, output)
         return {place: reason for place, reason in found.items() if place < len(rules)}
 
+    def prefilters(self, rules: Sequence[str]) -> tuple[Prefilter, ...]:
+        """Return what the engine looks for before it reads each of these rules; those that it refuses are left out.
+
+        Raises:
+            EngineError: It could not be started, or its answer cannot be read.
+        """
+        with tempfile.TemporaryDirectory(prefix="omamori-engine-") as name:
+            directory = Path(name)
+            _write_configuration(directory, [], "".join(f"{rule}\n" for rule in rules).encode())
+            return self._analysed(directory)
+
+    def pack_prefilters(self, manifest: FeedManifest, files: Mapping[str, bytes]) -> tuple[Prefilter, ...]:
+        """Return the same for the rules of a pack.
+
+        Raises:
+            EngineError: It could not be started, or its answer cannot be read.
+        """
+        with self._workspace(manifest, files) as (directory, _command):
+            return self._analysed(directory)
+
+    def _analysed(self, directory: Path) -> tuple[Prefilter, ...]:
+        command = [*self.command, "-c", str(directory / "engine.yaml"), "-l", str(directory), "--engine-analysis"]
+        status, output = run(command, timeout_s=_TIMEOUT_S, directory=directory)
+        path = directory / "rules.json"
+        if status != 0 or not path.is_file():
+            raise EngineError(f"the engine did not analyse its rules (status {status})", reasons=(output[-300:],))
+        found = []
+        with path.open("rb") as stream:
+            while line := stream.readline(_MAX_ANALYSIS_LINE + 1):
+                if len(line) > _MAX_ANALYSIS_LINE:
+                    raise EngineError(f"a rule's analysis has more than {_MAX_ANALYSIS_LINE} bytes")
+                found.append(parse_prefilter(_json(line)))
+        return tuple(found)
+
     @contextmanager
     def _workspace(self, manifest: FeedManifest, files: Mapping[str, bytes]) -> Iterator[tuple[Path, list[str]]]:
         with tempfile.TemporaryDirectory(prefix="omamori-engine-") as name:
             directory = Path(name)
             _write_engine_files(directory, manifest, files)
             yield directory, [*self.command, "-c", str(directory / "engine.yaml"), "-l", name]
+
+
+def _json(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as err:
+        raise EngineError("the engine's analysis of its rules is not JSON") from err
 
 
 def _expect_success(status: int, output: str) -> None:

@@ -3,7 +3,7 @@
 1. form: lists sorted, unique and normalised, rules of the allowed form (`pack_reader`);
 2. popular sites: none would be blocked;
 3. budget: it fits the board;
-4. the engine loads it, and what that took is told;
+4. the engine loads it; what that took is told, and which rules every box would pay for (`prefilters`);
 5. probes: every list acts; 6. cases: what must be said is said, and ordinary traffic raises nothing.
 """
 
@@ -25,6 +25,7 @@ from .indicators import DomainRules
 from .pack_reader import check_content
 from .policy import Budget
 from .popular import find_blocked, read_popular
+from .prefilters import find_expensive
 from .probes import probe
 from .run import children_peak_bytes
 
@@ -53,6 +54,7 @@ class CheckReport:
         engine_peak_mib: Its largest resident memory here; None if it was not asked.
         popular_count: Popular sites that were compared.
         case_count: Cases that were played.
+        expensive: Rules that cost too much, by id, and why; a warning.
         done: The checks, in words.
     """
 
@@ -61,6 +63,7 @@ class CheckReport:
     engine_peak_mib: int | None
     popular_count: int
     case_count: int
+    expensive: Mapping[int, str]
     done: tuple[str, ...]
 
 
@@ -82,10 +85,12 @@ def check_pack(manifest: FeedManifest, files: dict[str, bytes], plan: CheckPlan)
         _refuse("the pack is too large for the board", exceed(cost, plan.budget, board_memory_mib(plan.board)))
         done.append("budget")
     load_s = peak_mib = None
+    expensive: Mapping[int, str] = {}
     if plan.engine is not None:
         start = time.monotonic()
         plan.engine.test(manifest, files)
         load_s, peak_mib = round(time.monotonic() - start, 1), children_peak_bytes() // 2**20
+        expensive = find_expensive(plan.engine.pack_prefilters(manifest, files))
         done.append("engine")
     case_count = _ask_engine(plan, manifest, files)
     done += ["probes"] * (plan.probes and plan.engine is not None) + ["cases"] * bool(case_count)
@@ -95,6 +100,7 @@ def check_pack(manifest: FeedManifest, files: dict[str, bytes], plan: CheckPlan)
         engine_peak_mib=peak_mib,
         popular_count=popular_count,
         case_count=case_count,
+        expensive=expensive,
         done=tuple(done),
     )
 

@@ -1,7 +1,8 @@
-"""Leaves out what the engine refuses: rule by rule, by the engine's own word.
+"""Leaves out what the engine refuses, and what would cost it too much: rule by rule, by the engine's own word.
 
 The engine reads all rules and names each that it refuses with its line. Those are taken out and the rest is tried
-again, because an error may hide another; after `MAX_ROUNDS` the whole set is refused.
+again, because an error may hide another; after `MAX_ROUNDS` the whole set is refused. Of those it takes it says what it
+looks for first, and `prefilters` which of them every box would pay for.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import dataclasses
 
 from .engine import Engine
 from .errors import EngineError
+from .prefilters import find_expensive
 from .rules import Rule
 
 MAX_ROUNDS = 4
@@ -17,14 +19,14 @@ MAX_ROUNDS = 4
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Refused:
-    """A rule that the engine refused, and its own words."""
+    """A rule that is refused: the engine's own words, or what is too expensive about it."""
 
     sid: int
     reason: str
 
 
 def sieve(engine: Engine, rules: tuple[Rule, ...]) -> tuple[tuple[Rule, ...], tuple[Refused, ...]]:
-    """Return the rules that the engine takes, and those it refuses.
+    """Return the rules that the engine takes at a bearable cost, and the others.
 
     Args:
         engine: Asked with nothing but these rules, so none may need a list.
@@ -38,7 +40,15 @@ def sieve(engine: Engine, rules: tuple[Rule, ...]) -> tuple[tuple[Rule, ...], tu
     for _ in range(MAX_ROUNDS):
         complaints = engine.complaints([rule.text for rule in left])
         if not complaints:
-            return tuple(left), tuple(refused)
+            return _affordable(engine, left, refused)
         refused += [Refused(sid=left[place].sid, reason=reason) for place, reason in sorted(complaints.items())]
         left = [rule for place, rule in enumerate(left) if place not in complaints]
     raise EngineError(f"the engine still refuses rules after {MAX_ROUNDS} rounds")
+
+
+def _affordable(
+    engine: Engine, rules: list[Rule], refused: list[Refused]
+) -> tuple[tuple[Rule, ...], tuple[Refused, ...]]:
+    expensive = find_expensive(engine.prefilters([rule.text for rule in rules])) if rules else {}
+    refused += [Refused(sid=sid, reason=f"too expensive: {reason}") for sid, reason in sorted(expensive.items())]
+    return tuple(rule for rule in rules if rule.sid not in expensive), tuple(refused)

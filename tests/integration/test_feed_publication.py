@@ -20,9 +20,10 @@ from omamori_signatures.engine import Engine
 from omamori_signatures.errors import CheckError, GuardError
 from omamori_signatures.packets import Recording, http_answer, http_request
 from omamori_signatures.policy import read_policy
+from omamori_signatures.prefilters import MAX_SHARED, find_expensive
 from omamori_signatures.probes import probe
 from omamori_signatures.publication_check import CheckPlan, check_pack
-from omamori_signatures.rules import Rule
+from omamori_signatures.rules import Rule, parse_rule
 from omamori_signatures.sieve import sieve
 from sim.feed_world import DATA, World, shipped_applications
 
@@ -111,6 +112,30 @@ def test_rules_that_the_engine_refuses_are_named_and_left_out(engine: Engine) ->
     assert [item.sid for item in refused] == [2_000_002, 2_000_004]
     assert "dns.nothing" in refused[0].reason
     assert "bsize" in refused[1].reason
+
+
+def test_rules_that_every_box_would_pay_for_are_named_and_left_out(engine: Engine) -> None:
+    # As a list of hosts was once published for another engine: here the engine looks for `Host` first, in all of them.
+    lines = [
+        f'alert tcp any any -> any 80 (msg:"x"; content:"GET"; http_method; content:"evil{sid}.example"; '
+        f'content:"Host"; http_header; metadata:omamori_function ips, omamori_severity 1; sid:{sid}; rev:1;)'
+        for sid in range(2_000_001, 2_000_002 + MAX_SHARED)
+    ]
+    lines += [
+        f'alert udp any any -> any any (msg:"x"; content:"{content}"; '
+        f"metadata:omamori_function ips, omamori_severity 1; sid:{sid}; rev:1;)"
+        for sid, content in ((2_000_900, "|00 00 00|"), (2_000_901, "xyz"))
+    ]
+    rules = tuple(parse_rule(line, "here") for line in lines)
+    taken, refused = sieve(engine, rules)
+    assert [rule.sid for rule in taken] == [2_000_901]
+    assert {item.reason for item in refused} == {
+        f"too expensive: the fast pattern of more than {MAX_SHARED} rules", "too expensive: a fast pattern of padding",
+    }  # fmt: skip
+
+
+def test_rules_of_ours_are_not_among_them(made: Assembled, engine: Engine) -> None:
+    assert find_expensive(engine.pack_prefilters(made.manifest, made.files)) == {}
 
 
 def test_source_of_whose_rules_too_many_are_refused_is_not_believed(engine: Engine, tmp_path: Path) -> None:
