@@ -60,6 +60,8 @@ class MachineConfig:
         cpu: Processor model; five-level paging is off because emulating it costs time and gives nothing.
         identity: Hardware identifier; by default made from the first port's address.
         watchdog: What the hardware watchdog does when it is not fed: QEMU's `-action watchdog=`.
+        disk_log: Where to log every write to the disk, in the format of dm-log-writes; None: nowhere.
+        vars_log: The same for the firmware's variables.
         extra: More QEMU arguments.
         extra_paths: More directories that QEMU has to see.
     """
@@ -73,6 +75,8 @@ class MachineConfig:
     cpu: str = "max,la57=off"
     identity: uuid.UUID | None = None
     watchdog: str = "reset"
+    disk_log: Path | None = None
+    vars_log: Path | None = None
     extra: Sequence[str] = ()
     extra_paths: Sequence[Path] = ()
 
@@ -87,13 +91,20 @@ def arguments(config: MachineConfig) -> list[str]:
     identity = config.identity or uuid.uuid5(_NAMESPACE, config.ports[0].mac if config.ports else str(config.workdir))
     work = config.workdir
     line = ["qemu-system-x86_64", "-name", f"omamori-{identity}", "-nodefaults", "-no-user-config", "-display", "none"]
-    line += ["-machine", "q35,smm=on", "-accel", "tcg,thread=multi,tb-size=256", "-cpu", config.cpu]
+    line += [
+        "-machine",
+        "q35,smm=on,pflash0=code,pflash1=vars",
+        "-accel",
+        "tcg,thread=multi,tb-size=256",
+        "-cpu",
+        config.cpu,
+    ]
     line += ["-m", str(config.memory_mib), "-smp", str(config.cpus), "-uuid", str(identity)]
     # The firmware may write its variables only from system management mode.
     line += ["-global", "driver=cfi.pflash01,property=secure,value=on", "-global", "ICH9-LPC.disable_s3=1"]
-    line += ["-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={_FIRMWARE_CODE}"]
-    line += ["-drive", f"if=pflash,unit=1,format=raw,file={_plain(config.vars)}"]
-    line += ["-drive", f"if=none,id=disk,format=raw,cache=writeback,discard=unmap,file={_plain(config.disk)}"]
+    line += ["-blockdev", f"driver=file,node-name=code,read-only=on,filename={_FIRMWARE_CODE}"]
+    line += _block("vars", config.vars, config.vars_log)
+    line += _block("disk", config.disk, config.disk_log)
     line += ["-device", "virtio-blk-pci,drive=disk,bootindex=1,addr=0x4", "-device", "virtio-rng-pci,addr=0x5"]
     line += ["-device", "i6300esb,addr=0x6", "-action", f"watchdog={config.watchdog}"]
     for position, port in enumerate(config.ports):
@@ -104,6 +115,16 @@ def arguments(config: MachineConfig) -> list[str]:
     line += ["-serial", "chardev:console", "-chardev", "pty,id=shell", "-serial", "chardev:shell"]
     line += ["-qmp", f"unix:{_plain(work / 'qmp')},server=on,wait=off", "-S"]
     return [*line, *config.extra]
+
+
+def _block(name: str, path: Path, log: Path | None) -> list[str]:
+    """Return the arguments for a raw block device; with a log, the guest talks to the driver that writes it."""
+    node = name if log is None else f"{name}-file"
+    line = ["-blockdev", f"driver=file,node-name={node},discard=unmap,filename={_plain(path)}"]
+    if log is not None:
+        line += ["-blockdev", f"driver=file,node-name={name}-log,filename={_plain(log)}"]
+        line += ["-blockdev", f"driver=blklogwrites,node-name={name},file={node},log={name}-log,discard=unmap"]
+    return line
 
 
 class Machine:
@@ -143,8 +164,11 @@ class Machine:
         work = self.config.workdir
         work.mkdir(parents=True, exist_ok=True)
         (work / "qmp").unlink(missing_ok=True)
+        for log in filter(None, (self.config.disk_log, self.config.vars_log)):
+            log.write_bytes(b"")  # QEMU begins it anew at each start, but it has to be there
         binds = {path.resolve() for path in (self.config.disk.parent, self.config.vars.parent, work)}
         binds |= {path.resolve() for path in self.config.extra_paths}
+        binds |= {path.parent.resolve() for path in (self.config.disk_log, self.config.vars_log) if path}
         line = self._tools.command(arguments(self.config), binds=sorted(binds))
         with (work / "qemu.log").open("ab") as log:
             self._process = run.spawn(line, output=log, pass_fds=[port.fd for port in self.config.ports])

@@ -1,0 +1,6 @@
+"""What a disk holds when the power goes away: QEMU logs each write, and any moment of the log can be made again."""
+
+from .replay import Cut, Replay, Span, cuts
+from .write_log import Entry, WriteLog
+
+__all__ = ["Cut", "Entry", "Replay", "Span", "WriteLog", "cuts"]
