@@ -164,8 +164,8 @@ class Machine:
         work = self.config.workdir
         work.mkdir(parents=True, exist_ok=True)
         (work / "qmp").unlink(missing_ok=True)
-        for log in filter(None, (self.config.disk_log, self.config.vars_log)):
-            log.write_bytes(b"")  # QEMU begins it anew at each start, but it has to be there
+        for record in filter(None, (self.config.disk_log, self.config.vars_log)):
+            record.write_bytes(b"")  # QEMU begins it anew at each start, but it has to be there
         binds = {path.resolve() for path in (self.config.disk.parent, self.config.vars.parent, work)}
         binds |= {path.resolve() for path in self.config.extra_paths}
         binds |= {path.parent.resolve() for path in (self.config.disk_log, self.config.vars_log) if path}
