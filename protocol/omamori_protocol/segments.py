@@ -4,7 +4,8 @@ An index says, in the bundle's order, how long each segment is, what its SHA-256
 payload file, and which ranges of the running release it was compressed against. The payload file is the segments' zstd
 frames (RFC 8878), one after the other, with nothing between them; a segment's place follows from its predecessors.
 A frame states its content size and carries no dictionary id; its references, put together in the index's order, are
-its dictionary as raw content (a "prefix").
+its dictionary as raw content (a "prefix"). A segment that is the hash tree over an earlier part of the bundle has no
+frame: it is computed (`hash_tree`), because hashes cannot be compressed.
 
 Bounds are chosen so that unpacking one segment stays below 96 MiB in a process of its own: its references, its result
 and its packed bytes are all that has to be held. The index is trusted for nothing but convenience: it is a TUF target
@@ -22,6 +23,7 @@ from typing import ClassVar
 from .errors import MalformedError
 from .firmware_release import MAX_BUNDLE_BYTES, MAX_PAYLOAD_BYTES
 from .firmware_version import MAX_VERSION_LENGTH, check_firmware_version
+from .hash_tree import tree_bytes
 from .record import Checked, Choice, Nested, Octets, Record, Several, Text, UInt, wire
 from .vocabulary import WireEnum
 
@@ -62,14 +64,30 @@ class Reference(Record):
 
 
 @dataclasses.dataclass(frozen=True)
+class TreeOver(Record):
+    """What a hash tree is computed from: the bundle's bytes from `offset` on, `length` bytes, and the salt."""
+
+    STRICT: ClassVar[bool] = True
+    offset: int = wire(1, UInt(MAX_BUNDLE_BYTES))
+    length: int = wire(2, UInt(MAX_BUNDLE_BYTES))
+    salt: bytes = wire(3, Octets(32))
+
+    def check(self) -> None:
+        """Refuse what has no tree."""
+        if not tree_bytes(self.length):
+            raise MalformedError("a single block has no tree")
+
+
+@dataclasses.dataclass(frozen=True)
 class Segment(Record):
     """A piece of the bundle.
 
     Attributes:
         length: Bytes in the bundle.
         sha256: Of these bytes.
-        packed: Bytes in the payload file.
+        packed: Bytes in the payload file; 0 for a computed segment.
         references: What it was compressed against, in this order; empty for a segment that needs nothing.
+        tree: What to compute it from, or None.
     """
 
     STRICT: ClassVar[bool] = True
@@ -77,11 +95,14 @@ class Segment(Record):
     sha256: bytes = wire(2, Octets(32))
     packed: int = wire(3, UInt(MAX_PACKED_BYTES))
     references: tuple[Reference, ...] = wire(4, Several(Nested(Reference), MAX_REFERENCES), default=())
+    tree: TreeOver | None = wire(5, Nested(TreeOver), default=None)
 
     def check(self) -> None:
         """Refuse what is empty, and more references than fit into memory."""
-        if not self.length or not self.packed:
-            raise MalformedError("an empty segment")
+        if not self.length or bool(self.packed) != (self.tree is None) or (self.tree and self.references):
+            raise MalformedError("a segment is packed or computed, and never empty")
+        if self.tree and tree_bytes(self.tree.length) != self.length:
+            raise MalformedError("the tree has another length")
         if sum(item.length for item in self.references) > MAX_REFERENCE_BYTES:
             raise MalformedError(f"references of more than {MAX_REFERENCE_BYTES} bytes")
 
@@ -140,6 +161,10 @@ class SegmentIndex(Record):
             raise MalformedError("the segments do not make up the payload")
         if bool(self.base) != (self.base_roothash is not None):
             raise MalformedError("a base and its root hash come together")
+        for place in self.places():
+            tree = place.segment.tree
+            if tree and tree.offset + tree.length > place.bundle_offset:
+                raise MalformedError("a tree over what is not there yet")
         if not self.base and any(item.references for item in self.segments):
             raise MalformedError("references without a base")
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from omamori_protocol import segments
 from omamori_protocol.errors import MalformedError, OversizeError, ProtocolError
-from omamori_protocol.segments import Reference, ReferenceSource, Segment, SegmentIndex
+from omamori_protocol.segments import Reference, ReferenceSource, Segment, SegmentIndex, TreeOver
 
 HASH = bytes(32)
 
@@ -37,11 +37,16 @@ def index(*items: Segment, **changes: Any) -> SegmentIndex:
     return SegmentIndex(**(values | changes))
 
 
+def computed(offset: int, length: int, tree_length: int = 4096) -> Segment:
+    return Segment(length=tree_length, sha256=HASH, packed=0, tree=TreeOver(offset=offset, length=length, salt=HASH))
+
+
 THREE = index(segment(10, 3), segment(20, 4, reference(), reference(5, ReferenceSource.BOOT)), segment(30, 5))
 
 
 def test_index_survives() -> None:
-    for item in (THREE, index(segment(1, 1), base="", base_roothash=None)):
+    with_tree = index(segment(5, 1), segment(8192, 1), computed(5, 8192), base="", base_roothash=None)
+    for item in (THREE, with_tree, index(segment(1, 1), base="", base_roothash=None)):
         assert SegmentIndex.decode(item.encode()) == item
 
 
@@ -92,6 +97,14 @@ def test_a_segment_knows_its_bytes() -> None:
         lambda: index(segment(1, 1), base="1.2.2", base_roothash=None),
         lambda: index(segment(1, 1), base="", base_roothash=HASH),
         lambda: index(segment(1, 1), base="../x"),
+        lambda: index(segment(8192, 1), computed(1, 8192)),  # beyond what is there
+        lambda: index(computed(0, 8192), segment(8192, 1)),
+        lambda: index(segment(8192, 1), computed(0, 8192, 8192)),
+        lambda: index(segment(8192, 1), computed(0, 4096)),
+        lambda: index(segment(8192, 1), computed(0, 8191)),
+        lambda: index(segment(8192, 1), computed(0, 0)),
+        lambda: index(segment(8192, 1), dataclasses.replace(computed(0, 8192), packed=1)),
+        lambda: index(segment(8192, 1), dataclasses.replace(computed(0, 8192), references=(reference(),))),
         lambda: index(*[segment(1, 1)] * (segments.MAX_SEGMENTS + 1)),
     ],
 )
