@@ -69,7 +69,12 @@ class ToolsTree:
 
 
 def obtain_tools(
-    tree: SourceTree, cache: Cache, *, source_date_epoch: int, note: Callable[[str], None] = lambda _: None
+    tree: SourceTree,
+    cache: Cache,
+    *,
+    source_date_epoch: int,
+    note: Callable[[str], None] = lambda _: None,
+    name: str = STAGE,
 ) -> tuple[ToolsTree, bool]:
     """Return the tools tree, made if it is not in the cache, and whether it was.
 
@@ -78,9 +83,10 @@ def obtain_tools(
         cache: Where trees are kept.
         source_date_epoch: Time stamp of a fresh tree (seconds).
         note: Told what is going on.
+        name: Package list of the tree; another one than the image's tools for other purposes.
     """
-    wanted = tree.package_list(STAGE)
-    lock = load_lock(tree.lock(STAGE))
+    wanted = tree.package_list(name)
+    lock = load_lock(tree.lock(name))
     inputs = {"packages": repr(wanted), "lock": render_lock(lock) if lock else ""}
 
     def build(directory: Path) -> None:
@@ -88,8 +94,8 @@ def obtain_tools(
         packages = bootstrap(request, directory / "tree", cache, note)
         (directory / "packages.lock").write_text(render_lock(packages))
 
-    cached = cache.find(STAGE, inputs) is not None
-    return _open(cache.obtain(STAGE, inputs, build)), cached
+    cached = cache.find(_stage(name), inputs) is not None
+    return _open(cache.obtain(_stage(name), inputs, build)), cached
 
 
 def find_tools(tree: SourceTree, cache: Cache) -> ToolsTree:
@@ -104,6 +110,10 @@ def find_tools(tree: SourceTree, cache: Cache) -> ToolsTree:
     if found is None:
         raise SetupError("the tools tree is not there yet", hint="make it with: omamori-image build")
     return _open(found)
+
+
+def _stage(name: str) -> str:
+    return STAGE if name == STAGE else f"tree_{name}"
 
 
 def _open(directory: Path) -> ToolsTree:

@@ -1,0 +1,5 @@
+"""What the port runs by itself after a start."""
+
+from supervisor.app import App
+
+App().run()

@@ -1,0 +1,35 @@
+// The hardware of the port: clock, serial lines, I2C, watchdog, and what outlives a restart.
+#ifndef OMAMORI_BOARD_H
+#define OMAMORI_BOARD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define BOARD_KEPT_BYTES 64
+
+enum { LINE_CONSOLE, LINE_LINK, LINES };
+
+extern volatile uint32_t board_ms;
+
+void board_init(void);
+void board_idle(void);
+void board_console_write(const char *text, size_t length);
+
+size_t board_link_read(uint8_t *to, size_t size);
+void board_link_write(const uint8_t *from, size_t length);
+uint32_t board_link_heard_ms(void);
+
+bool board_i2c_write(uint8_t address, const uint8_t *from, size_t length);
+bool board_i2c_read(uint8_t address, uint8_t reg, uint8_t *to, size_t length);
+
+void board_watchdog_start(uint32_t ms);
+void board_watchdog_feed(void);
+
+// True when this start follows a watchdog or a fault instead of a power-on.
+bool board_was_restarted(void);
+const uint8_t *board_kept(size_t *length);
+void board_keep(const uint8_t *from, size_t length);
+_Noreturn void board_restart(void);
+
+#endif

@@ -1,0 +1,1 @@
+// Names used only by the C code of this port.

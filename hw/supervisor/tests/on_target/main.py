@@ -1,0 +1,2 @@
+from supervisor.app import App
+App().run()
