@@ -21,6 +21,7 @@ from omamori_agent.clock import SystemClock
 from omamori_agent.config import Paths
 from omamori_agent.engine import BlockLists, EngineControl, EngineWatch
 from omamori_agent.feed.activate import Activator, Progress
+from omamori_agent.feed.canary import Canary
 from omamori_agent.feed.engine_test import EngineTest
 from omamori_agent.feed.limits import FeedLimits
 from omamori_agent.feed.store import FeedStore
@@ -49,6 +50,7 @@ from .rule_set import RuleSet, write_feed
 from .run import run
 from .waiting import wait_for
 
+CANARY_IPV4 = "192.0.2.53"
 _PROBE_PORT = 4789
 _PROBES_PER_S = 200
 _SAMPLE_S = 0.05
@@ -56,7 +58,7 @@ _READY_S = 400.0
 _BAD_LINE = re.compile(r"all\.rules at line (\d+)")
 
 
-class _Nowhere:
+class Nowhere:
     """Takes events and forgets them."""
 
     def put(self, events: list[Event], cursor: Cursor | None = None) -> None:
@@ -82,10 +84,12 @@ class FeedLane:
     Args:
         programs: Directory of gate and loader.
         tree: Debian tree with the engine.
+        limits: Bounds and intervals of taking feeds; short ones by default.
     """
 
-    def __init__(self, programs: Path, tree: Path) -> None:
+    def __init__(self, programs: Path, tree: Path, limits: FeedLimits | None = None) -> None:
         self.lane = NativeLane()
+        self.limits = limits or FeedLimits(settle_s=2.0, settle_poll_s=0.1, reserve_bytes=0)
         self._tree = tree
         self._programs = programs
         self._stop = threading.Event()
@@ -112,15 +116,15 @@ class FeedLane:
         }
         paths.engine_config.write_text(adapt_configuration((source.engine / "suricata.yaml").read_text(), places))
         self.engine.start(timeout_s=_READY_S)
-        clock, self._status = SystemClock(), StatusBoard()
-        limits = FeedLimits(settle_s=2.0, settle_poll_s=0.1, reserve_bytes=0)
+        self.clock, self.status = clock, status = SystemClock(), StatusBoard()
         self.control = EngineControl(self.engine.control_socket, clock)
+        self.processes = paths.root / "processes"
         self.watch = EngineWatch(
             self.control,
-            processes=paths.root / "processes",
+            processes=self.processes,
             ledger_path=paths.root / "ledger",
-            outbox=_Nowhere(),
-            status=self._status,
+            outbox=Nowhere(),
+            status=status,
             clock=clock,
         )
         self.store = FeedStore(paths, reserve_bytes=0)
@@ -134,10 +138,12 @@ class FeedLane:
             gate=self.gate,
             block_lists=BlockLists(),
             engine_test=EngineTest(paths, timeout_s=_READY_S, command=command),
-            status=self._status,
+            status=status,
             clock=clock,
-            limits=limits,
+            limits=self.limits,
+            canary=Canary(self.control, tries=self.limits.canary_tries, send=self._send_canary),
         )
+        self.lane.office.configure([f"route add {CANARY_IPV4}/32 via {INTERNET_IPV4}"])
         self._spawn(self._supervise)
 
     def stop(self) -> None:
@@ -176,8 +182,8 @@ class FeedLane:
             LabError: It was not taken.
         """
         wait_for(self._is_inspecting, "the engine", timeout_s=60, every_s=0.1)
-        peak = _Peak(self.engine)
-        with self._probing() as probes, peak.sampling():
+        peak = Peak(self.lane.directory)
+        with self.probing() as probes, peak.sampling():
             began = time.monotonic()
             progress = self.activator.activate(feed, self._stop)
             seconds = time.monotonic() - began
@@ -187,16 +193,29 @@ class FeedLane:
 
     def _is_inspecting(self) -> bool:
         state = self.watch.probe().state
-        self._status.update(engine=state)
+        self.status.update(engine=state)
         return state.name == "INSPECTING"
 
+    def _send_canary(self, data: bytes, address: tuple[str, int]) -> None:
+        """Send it from the office: this box has no address, and the engine sees it all the same."""
+
+        def send() -> None:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+                sender.sendto(data, address)
+
+        self.lane.office.call(send)
+
     def _supervise(self) -> None:
-        while not self._stop.wait(0.1):
+        """What systemd does on the box with ``Restart=always`` and ``RestartSec=0.5``."""
+        while not self._stop.wait(0.05):
             process = self.engine._process  # noqa: SLF001 - who starts it must see that it ended
-            if process is not None and process.poll() is not None:
-                self.engine.stop()
-                with contextlib.suppress(ImageError):
-                    self.engine.start(timeout_s=_READY_S)
+            if process is not None and process.poll() is None:
+                continue
+            if self._stop.wait(0.5):
+                return
+            self.engine.stop()
+            with contextlib.suppress(ImageError):
+                self.engine.start(timeout_s=_READY_S)
 
     def _spawn(self, target: Callable[[], None]) -> None:
         thread = threading.Thread(target=target, daemon=True)
@@ -204,7 +223,8 @@ class FeedLane:
         thread.start()
 
     @contextlib.contextmanager
-    def _probing(self) -> Iterator[Probes]:
+    def probing(self) -> Iterator[Probes]:
+        """Let probes cross the wire until the block ends."""
         probes = Probes(self.lane)
         probes.start()
         try:
@@ -217,11 +237,15 @@ def _accept(_manifest: FeedManifest) -> None:
     """Every pack is for this box."""
 
 
-class _Peak:
-    """The most memory that the engine and a test beside it had together, sampled."""
+class Peak:
+    """The most memory that the engine of a lane and a test beside it had together, sampled.
 
-    def __init__(self, engine: NativeEngine) -> None:
-        self._engine = engine
+    Args:
+        directory: Of the lane; its engines are those whose arguments name it.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = str(directory).encode()
         self._stop = threading.Event()
         self.mib = 0.0
 
@@ -241,9 +265,12 @@ class _Peak:
             total = 0.0
             for path in Path("/proc").glob("[0-9]*/comm"):
                 with contextlib.suppress(OSError, LabError, ValueError):
-                    if path.read_text().startswith("Suricata-Main"):
+                    if path.read_text().startswith("Suricata-Main") and self._is_ours(path.parent):
                         total += memory_mib(int(path.parent.name))
             self.mib = max(self.mib, total)
+
+    def _is_ours(self, process: Path) -> bool:
+        return self._directory in (process / "cmdline").read_bytes()
 
 
 class Probes:

@@ -62,6 +62,10 @@ class MemoryGroup:
         finally:
             (self._root / "cgroup.procs").write_text(str(os.getpid()))
 
+    def take(self, pid: int) -> None:
+        """Put a process into it, as early as can be: what it has by then counts elsewhere."""
+        self._write("cgroup.procs", pid)
+
     def limit(self, size_bytes: int) -> None:
         """Allow it no more than so much; the kernel kills when that does not suffice."""
         self._write("memory.limit_in_bytes" if self._is_old else "memory.max", size_bytes)

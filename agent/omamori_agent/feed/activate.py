@@ -112,6 +112,8 @@ class Activator:
         self._is_gate_missing = False
         self._wait_until_s: float | None = None
         self._must_restart = False
+        self._has_switched = False
+        self._process_at_switch: int | None = None
         self._is_verified = False
         self._leave_out_at_s = 0.0
         self._crashes = CrashLoop(limits.crashes, limits.crash_window_s)
@@ -158,7 +160,7 @@ class Activator:
             self._gate_serial = new.serial
         transition = Transition(old.serial, new.serial, is_unclear)
         self._store.remember(dataclasses.replace(self._store.record, transition=transition))
-        self._store.switch(new)
+        self._switch(new)
         # An engine that was well has to be well again by then; one that was not says nothing about the feed.
         self._wait_until_s = self._clock.monotonic() + self._limits.restart_timeout_s if was_inspecting else None
         return self._finish(plan, old, new, stop) if was_inspecting else Progress.WAITING
@@ -189,13 +191,15 @@ class Activator:
                 # Written down, but the link was not switched: engine and link are as they were.
                 self._store.remember(dataclasses.replace(record, transition=None))
                 return Progress.DONE
-            self._store.switch(goal)
+            self._switch(goal)
             self._sync_gate(goal)
             current = goal
         if not self._is_inspecting():
             return self._wait_on(origin, current, stop)
         plan = _plan(origin if origin is not None else current, current)
-        if origin is None or record.transition.is_unclear or self._must_restart:
+        if self._has_begun_since_switch():
+            plan = plan.when_loaded()
+        elif origin is None or record.transition.is_unclear or self._must_restart:
             plan = plan.with_restart()
         elif plan.restarts and find_difference(self._control, current) is None:
             # It has the lists that only this feed names, so it has started with this feed.
@@ -270,6 +274,15 @@ class Activator:
             logger.warning("feed %d: %s; restarting the engine", current.serial, difference)
             self._restart(stop)
 
+    def _switch(self, feed: StoredFeed) -> None:
+        """Make a feed current, and remember which process of the engine may have read the one before."""
+        self._store.switch(feed)
+        self._has_switched, self._process_at_switch = True, self._watch.process()
+
+    def _has_begun_since_switch(self) -> bool:
+        process = self._watch.process()
+        return self._has_switched and process is not None and process != self._process_at_switch
+
     def _is_inspecting(self) -> bool:
         return self._status.get().engine is EngineState.INSPECTING
 
@@ -324,7 +337,7 @@ class Activator:
         self._crashes.forget()
         transition = Transition(new.serial, old.serial)
         self._store.remember(dataclasses.replace(record, transition=transition))
-        self._store.switch(old)
+        self._switch(old)
         self._sync_gate(old)
         if not self._is_inspecting():
             return
@@ -343,7 +356,7 @@ class Activator:
             self._restart(stop)
         elif plan.reloads:
             self._control.reload_rules(timeout_s=self._limits.reload_timeout_s, stop=stop)
-        if restarts or plan.reloads:
+        if restarts or plan.reloads or plan.is_loaded:
             self._settle(new, stop)
             # Only if the feed before was noticed: what was broken before is not the new feed.
             if is_canary_alive and self._sees_canary(new, stop) is False:

@@ -20,6 +20,7 @@ class ActivationPlan:
         reloads: It has to read its rules again.
         changed_lists: Datasets whose entries differ; not needed with a restart, which loads them all.
         changes_blocks: The gate's block list differs.
+        is_loaded: The engine has begun with the new feed by itself: it only has to prove itself.
     """
 
     needs_test: bool
@@ -27,10 +28,15 @@ class ActivationPlan:
     reloads: bool
     changed_lists: tuple[str, ...]
     changes_blocks: bool
+    is_loaded: bool = False
 
     def with_restart(self) -> ActivationPlan:
         """Return the plan for an engine of which nobody knows what it holds: only a restart makes that known."""
         return dataclasses.replace(self, restarts=True, reloads=False, changed_lists=())
+
+    def when_loaded(self) -> ActivationPlan:
+        """Return the plan for an engine whose process is younger than the link: it has read nothing but this feed."""
+        return dataclasses.replace(self, restarts=False, reloads=False, changed_lists=(), is_loaded=True)
 
 
 def make_plan(old: FeedManifest, new: FeedManifest) -> ActivationPlan:

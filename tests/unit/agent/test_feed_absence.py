@@ -41,8 +41,10 @@ def test_feed_after_feed_while_the_engine_is_down(protected: Box) -> None:
 def test_engine_that_starts_with_the_old_lists_while_the_link_is_switched(protected: Box) -> None:
     """It read the lists before the link was switched and answers after it."""
     protected.engine.stop()
+    protected.engine.generation += 1  # its process is there already
     protected.publish(PackSource(serial=2, domains={"dangerous": ("new.test",)}))
     protected.poll()
+    protected.engine.generation -= 1
     protected.engine.start()
     protected.engine.datasets = {"dangerous": {b"malware.test"}}
     protected.poll()
@@ -111,7 +113,10 @@ def test_engine_that_lacks_a_list_when_the_agent_starts(protected: Box) -> None:
     protected.poll()
     assert protected.engine.generation == generation + 1
     assert protected.engine.has("dangerous", "malware.test")
-    assert (protected.gate.pauses, protected.gate.is_paused) == (pauses + 1, False)  # nothing waits in a queue that closes
+    assert (protected.gate.pauses, protected.gate.is_paused) == (
+        pauses + 1,
+        False,
+    )  # nothing waits in a queue that closes
 
 
 def test_engine_that_stays_wrong_is_restarted_once(protected: Box) -> None:

@@ -88,6 +88,33 @@ def test_engine_that_is_down_while_the_feed_goes_back(second: Box) -> None:
     assert second.store.record.transition is None
 
 
+def test_engine_that_began_with_the_feed_before_is_not_made_to_read_it_again(second: Box) -> None:
+    second.publish(PackSource(serial=3, rules=changed_rules().rules, domains={"dangerous": ("many.test",)}))
+    second.poll()
+    assert second.active == 3
+    second.crash(2)
+    second.engine.stop()
+    second.poll()
+    assert second.active == 2
+    second.engine.start()
+    second.look()
+    commands = list(second.engine.commands)
+    second.poll()
+    assert second.store.record.transition is None
+    assert second.engine.datasets["dangerous"] == {b"new.test"}
+    since = second.engine.commands[len(commands) :]
+    assert not {"dataset-add", "reload-rules", "shutdown"} & set(since)
+
+
+def test_engine_that_began_before_the_link_was_switched_is_brought_the_feed(second: Box) -> None:
+    second.publish(PackSource(serial=3, rules=changed_rules().rules, domains={"dangerous": ("many.test",)}))
+    second.poll()
+    second.crash(2)  # the last of these processes read feed 3
+    second.poll()
+    assert second.active == 2
+    assert second.engine.datasets["dangerous"] == {b"new.test"}
+
+
 def test_one_crash_is_none_too_many(second: Box) -> None:
     second.crash()
     second.poll()
