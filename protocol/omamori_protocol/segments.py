@@ -23,7 +23,7 @@ from typing import ClassVar
 from .errors import MalformedError
 from .firmware_release import MAX_BUNDLE_BYTES, MAX_PAYLOAD_BYTES
 from .firmware_version import MAX_VERSION_LENGTH, check_firmware_version
-from .hash_tree import tree_bytes
+from .hash_tree import BLOCK_BYTES, tree_bytes
 from .record import Checked, Choice, Nested, Octets, Record, Several, Text, UInt, wire
 from .vocabulary import WireEnum
 
@@ -33,6 +33,7 @@ MAX_SEGMENTS = 2048
 MAX_SEGMENT_BYTES = 16 * MIB
 MAX_PACKED_BYTES = MAX_SEGMENT_BYTES + 64 * 1024  # zstd adds a little to what cannot be packed
 MAX_REFERENCES = 16
+MAX_TREE_PARTS = 64
 MAX_REFERENCE_BYTES = 32 * MIB  # of one segment, all together
 _MAX_DEVICE_BYTES = 2**40
 
@@ -64,18 +65,45 @@ class Reference(Record):
 
 
 @dataclasses.dataclass(frozen=True)
-class TreeOver(Record):
-    """What a hash tree is computed from: the bundle's bytes from `offset` on, `length` bytes, and the salt."""
+class TreePart(Record):
+    """A stretch of what a hash tree is over: `length` bytes of the bundle from `offset` on, or zeros if that is None.
+
+    Zeros, because the bundle's file system leaves out what is empty in a file.
+    """
 
     STRICT: ClassVar[bool] = True
-    offset: int = wire(1, UInt(MAX_BUNDLE_BYTES))
-    length: int = wire(2, UInt(MAX_BUNDLE_BYTES))
-    salt: bytes = wire(3, Octets(32))
+    length: int = wire(1, UInt(MAX_BUNDLE_BYTES))
+    offset: int | None = wire(2, UInt(MAX_BUNDLE_BYTES), default=None)
 
     def check(self) -> None:
-        """Refuse what has no tree."""
-        if not tree_bytes(self.length):
-            raise MalformedError("a single block has no tree")
+        """Refuse half blocks."""
+        if not self.length or self.length % BLOCK_BYTES:
+            raise MalformedError("a part of a tree's data is not whole blocks")
+
+
+@dataclasses.dataclass(frozen=True)
+class TreeOver(Record):
+    """What a hash tree is computed from: earlier parts of the bundle in this order, and the salt."""
+
+    STRICT: ClassVar[bool] = True
+    parts: tuple[TreePart, ...] = wire(1, Several(Nested(TreePart), MAX_TREE_PARTS))
+    salt: bytes = wire(2, Octets(32))
+
+    @property
+    def tree_length(self) -> int:
+        """Bytes of the tree."""
+        return tree_bytes(sum(part.length for part in self.parts))
+
+    @property
+    def end(self) -> int:
+        """Where the last byte of the bundle that is needed has its end."""
+        return max((part.offset + part.length for part in self.parts if part.offset is not None), default=0)
+
+    def check(self) -> None:
+        """Refuse what has no tree, or one that is too large."""
+        total = sum(part.length for part in self.parts)
+        if not 0 < total <= MAX_BUNDLE_BYTES or not self.tree_length:
+            raise MalformedError("no data that has a tree")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +129,7 @@ class Segment(Record):
         """Refuse what is empty, and more references than fit into memory."""
         if not self.length or bool(self.packed) != (self.tree is None) or (self.tree and self.references):
             raise MalformedError("a segment is packed or computed, and never empty")
-        if self.tree and tree_bytes(self.tree.length) != self.length:
+        if self.tree and self.tree.tree_length != self.length:
             raise MalformedError("the tree has another length")
         if sum(item.length for item in self.references) > MAX_REFERENCE_BYTES:
             raise MalformedError(f"references of more than {MAX_REFERENCE_BYTES} bytes")
@@ -163,7 +191,7 @@ class SegmentIndex(Record):
             raise MalformedError("a base and its root hash come together")
         for place in self.places():
             tree = place.segment.tree
-            if tree and tree.offset + tree.length > place.bundle_offset:
+            if tree and tree.end > place.bundle_offset:
                 raise MalformedError("a tree over what is not there yet")
         if not self.base and any(item.references for item in self.segments):
             raise MalformedError("references without a base")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from omamori_protocol import segments
 from omamori_protocol.errors import MalformedError, OversizeError, ProtocolError
-from omamori_protocol.segments import Reference, ReferenceSource, Segment, SegmentIndex, TreeOver
+from omamori_protocol.segments import Reference, ReferenceSource, Segment, SegmentIndex, TreeOver, TreePart
 
 HASH = bytes(32)
 
@@ -37,15 +37,20 @@ def index(*items: Segment, **changes: Any) -> SegmentIndex:
     return SegmentIndex(**(values | changes))
 
 
+def over(*parts: TreePart) -> TreeOver:
+    return TreeOver(parts=parts, salt=HASH)
+
+
 def computed(offset: int, length: int, tree_length: int = 4096) -> Segment:
-    return Segment(length=tree_length, sha256=HASH, packed=0, tree=TreeOver(offset=offset, length=length, salt=HASH))
+    return Segment(length=tree_length, sha256=HASH, packed=0, tree=over(TreePart(length, offset)))
 
 
 THREE = index(segment(10, 3), segment(20, 4, reference(), reference(5, ReferenceSource.BOOT)), segment(30, 5))
 
 
 def test_index_survives() -> None:
-    with_tree = index(segment(5, 1), segment(8192, 1), computed(5, 8192), base="", base_roothash=None)
+    with_holes = dataclasses.replace(computed(0, 8192), tree=over(TreePart(4096, 5), TreePart(4096), TreePart(4096, 1)))
+    with_tree = index(segment(5, 1), segment(8192, 1), computed(5, 8192), with_holes, base="", base_roothash=None)
     for item in (THREE, with_tree, index(segment(1, 1), base="", base_roothash=None)):
         assert SegmentIndex.decode(item.encode()) == item
 
@@ -104,6 +109,9 @@ def test_a_segment_knows_its_bytes() -> None:
         lambda: index(segment(8192, 1), computed(0, 8191)),
         lambda: index(segment(8192, 1), computed(0, 0)),
         lambda: index(segment(8192, 1), dataclasses.replace(computed(0, 8192), packed=1)),
+        over,
+        lambda: over(*[TreePart(4096)] * (segments.MAX_TREE_PARTS + 1)),
+        lambda: over(*[TreePart(2**29)] * 3),
         lambda: index(segment(8192, 1), dataclasses.replace(computed(0, 8192), references=(reference(),))),
         lambda: index(*[segment(1, 1)] * (segments.MAX_SEGMENTS + 1)),
     ],
