@@ -82,31 +82,6 @@ class TreePart(Record):
 
 
 @dataclasses.dataclass(frozen=True)
-class TreeOver(Record):
-    """What a hash tree is computed from: earlier parts of the bundle in this order, and the salt."""
-
-    STRICT: ClassVar[bool] = True
-    parts: tuple[TreePart, ...] = wire(1, Several(Nested(TreePart), MAX_TREE_PARTS))
-    salt: bytes = wire(2, Octets(32))
-
-    @property
-    def tree_length(self) -> int:
-        """Bytes of the tree."""
-        return tree_bytes(sum(part.length for part in self.parts))
-
-    @property
-    def end(self) -> int:
-        """Where the last byte of the bundle that is needed has its end."""
-        return max((part.offset + part.length for part in self.parts if part.offset is not None), default=0)
-
-    def check(self) -> None:
-        """Refuse what has no tree, or one that is too large."""
-        total = sum(part.length for part in self.parts)
-        if not 0 < total <= MAX_BUNDLE_BYTES or not self.tree_length:
-            raise MalformedError("no data that has a tree")
-
-
-@dataclasses.dataclass(frozen=True)
 class Segment(Record):
     """A piece of the bundle.
 
@@ -115,7 +90,8 @@ class Segment(Record):
         sha256: Of these bytes.
         packed: Bytes in the payload file; 0 for a computed segment.
         references: What it was compressed against, in this order; empty for a segment that needs nothing.
-        tree: What to compute it from, or None.
+        tree_parts: What a computed segment is the hash tree over, in this order.
+        tree_salt: That tree's salt, or None.
     """
 
     STRICT: ClassVar[bool] = True
@@ -123,16 +99,31 @@ class Segment(Record):
     sha256: bytes = wire(2, Octets(32))
     packed: int = wire(3, UInt(MAX_PACKED_BYTES))
     references: tuple[Reference, ...] = wire(4, Several(Nested(Reference), MAX_REFERENCES), default=())
-    tree: TreeOver | None = wire(5, Nested(TreeOver), default=None)
+    tree_parts: tuple[TreePart, ...] = wire(5, Several(Nested(TreePart), MAX_TREE_PARTS), default=())
+    tree_salt: bytes | None = wire(6, Octets(32), default=None)
+
+    @property
+    def is_computed(self) -> bool:
+        """Whether nothing has to be fetched for it."""
+        return self.tree_salt is not None
+
+    @property
+    def tree_end(self) -> int:
+        """How much of the bundle has to be there before it can be computed."""
+        return max((part.offset + part.length for part in self.tree_parts if part.offset is not None), default=0)
 
     def check(self) -> None:
-        """Refuse what is empty, and more references than fit into memory."""
-        if not self.length or bool(self.packed) != (self.tree is None) or (self.tree and self.references):
+        """Refuse what is empty, what is neither packed nor computed, and more references than fit into memory."""
+        if not self.length or bool(self.packed) == self.is_computed or self.is_computed != bool(self.tree_parts):
             raise MalformedError("a segment is packed or computed, and never empty")
-        if self.tree and self.tree.tree_length != self.length:
-            raise MalformedError("the tree has another length")
+        if self.is_computed and (self.references or self._tree_bytes() != self.length):
+            raise MalformedError("no segment has such a tree")
         if sum(item.length for item in self.references) > MAX_REFERENCE_BYTES:
             raise MalformedError(f"references of more than {MAX_REFERENCE_BYTES} bytes")
+
+    def _tree_bytes(self) -> int:
+        total = sum(part.length for part in self.tree_parts)
+        return tree_bytes(total) if total <= MAX_BUNDLE_BYTES else 0
 
     def matches(self, data: bytes | bytearray | memoryview) -> bool:
         """Tell whether these are the segment's bytes."""
@@ -189,10 +180,8 @@ class SegmentIndex(Record):
             raise MalformedError("the segments do not make up the payload")
         if bool(self.base) != (self.base_roothash is not None):
             raise MalformedError("a base and its root hash come together")
-        for place in self.places():
-            tree = place.segment.tree
-            if tree and tree.end > place.bundle_offset:
-                raise MalformedError("a tree over what is not there yet")
+        if any(place.segment.tree_end > place.bundle_offset for place in self.places()):
+            raise MalformedError("a tree over what is not there yet")
         if not self.base and any(item.references for item in self.segments):
             raise MalformedError("references without a base")
 

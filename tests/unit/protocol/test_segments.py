@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from omamori_protocol import segments
 from omamori_protocol.errors import MalformedError, OversizeError, ProtocolError
-from omamori_protocol.segments import Reference, ReferenceSource, Segment, SegmentIndex, TreeOver, TreePart
+from omamori_protocol.segments import Reference, ReferenceSource, Segment, SegmentIndex, TreePart
 
 HASH = bytes(32)
 
@@ -37,19 +37,19 @@ def index(*items: Segment, **changes: Any) -> SegmentIndex:
     return SegmentIndex(**(values | changes))
 
 
-def over(*parts: TreePart) -> TreeOver:
-    return TreeOver(parts=parts, salt=HASH)
+def over(*parts: TreePart, length: int = 4096) -> Segment:
+    return Segment(length=length, sha256=HASH, packed=0, tree_parts=parts, tree_salt=HASH)
 
 
 def computed(offset: int, length: int, tree_length: int = 4096) -> Segment:
-    return Segment(length=tree_length, sha256=HASH, packed=0, tree=over(TreePart(length, offset)))
+    return over(TreePart(length, offset), length=tree_length)
 
 
 THREE = index(segment(10, 3), segment(20, 4, reference(), reference(5, ReferenceSource.BOOT)), segment(30, 5))
 
 
 def test_index_survives() -> None:
-    with_holes = dataclasses.replace(computed(0, 8192), tree=over(TreePart(4096, 5), TreePart(4096), TreePart(4096, 1)))
+    with_holes = over(TreePart(4096, 5), TreePart(4096), TreePart(4096, 1))
     with_tree = index(segment(5, 1), segment(8192, 1), computed(5, 8192), with_holes, base="", base_roothash=None)
     for item in (THREE, with_tree, index(segment(1, 1), base="", base_roothash=None)):
         assert SegmentIndex.decode(item.encode()) == item
@@ -112,6 +112,9 @@ def test_a_segment_knows_its_bytes() -> None:
         over,
         lambda: over(*[TreePart(4096)] * (segments.MAX_TREE_PARTS + 1)),
         lambda: over(*[TreePart(2**29)] * 3),
+        lambda: dataclasses.replace(computed(0, 8192), tree_salt=None),
+        lambda: dataclasses.replace(segment(8192, 1), tree_salt=HASH),
+        lambda: index(segment(8192, 1), over(TreePart(8191, 0))),
         lambda: index(segment(8192, 1), dataclasses.replace(computed(0, 8192), references=(reference(),))),
         lambda: index(*[segment(1, 1)] * (segments.MAX_SEGMENTS + 1)),
     ],
