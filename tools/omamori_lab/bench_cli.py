@@ -11,9 +11,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from omamori_signatures.engine import Engine
+
 from . import bench, bench_faults, bench_faults_report, bench_feed, bench_office, bench_wire, bench_wire_report, machine
 from .benchmark import Benchmark
 from .display import Display
+from .native_wire import obtain_programs
 from .rule_set import RuleSet, obtain_rules
 from .settings import TREE, LabSettings
 
@@ -142,7 +145,9 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 
 def _rules(options: argparse.Namespace, wanted: int) -> RuleSet:
-    return obtain_rules(_rule_directories(options), wanted)
+    directories = _rule_directories(options)
+    engine = Engine.in_root(obtain_programs()[1]) if directories else None
+    return obtain_rules(directories, wanted, engine)
 
 
 def _rule_directories(options: argparse.Namespace) -> list[Path]:

@@ -19,6 +19,7 @@ from typing import Any
 
 from omamori_protocol.feed_manifest import FeedManifest, ListKind, PackFile, PackList, PackRules
 from omamori_protocol.vocabulary import Action, Function, Severity
+from omamori_signatures.engine import Engine
 from omamori_signatures.pack_writer import write_pack
 
 from . import machine, products
@@ -284,7 +285,7 @@ def _native(
         lane.start()
         try:
             # Public sets hold some rules that this engine does not load; the box would refuse the whole pack.
-            rules = lane.loadable(obtain_rules(directories, wanted))
+            rules = lane.loadable(obtain_rules(directories, wanted, Engine.in_root(tree)))
             yield from _activations(lane, found, rules, scratch, details)
             if wanted == _RULES[0]:
                 progress.step("changes and lookups")
@@ -297,7 +298,7 @@ def _native(
     try:
         pack = scratch / "small.tar.gz"
         small = {"names": (ListKind.DOMAIN, [b"malware.test"])}
-        write_feed_pack(pack, 1, bare.loadable(obtain_rules(directories, _RULES[0])), small)
+        write_feed_pack(pack, 1, bare.loadable(obtain_rules(directories, _RULES[0], Engine.in_root(tree))), small)
         bare.activate(bare.take(pack, 1))
         yield _lookup("lookup, list of one name", bare)
     finally:

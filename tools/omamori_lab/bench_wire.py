@@ -299,7 +299,10 @@ def _running(rules: RuleSet, lanes: Sequence[str], note: Callable[[str], None]) 
             pid, gate = None, None
             if name == STOCK:
                 assert isinstance(lane, UnbridgedLane)
-                stock = StockEngine(lane, engine_tree, feed / "engine" / "all.rules")
+                # The product's own rules ask lists that only its configuration declares.
+                alone = feed / "engine" / "stock.rules"
+                alone.write_bytes(rules.text)
+                stock = StockEngine(lane, engine_tree, alone)
                 stack.callback(stock.stop)
                 stock.start()
                 pid = stock.pid

@@ -1,28 +1,21 @@
 """Rules for the benches: real ones from directories of the user's, or generated ones of the same number.
 
-A directory holds `*.rules` files or `.tar`, `.tar.gz`, `.tar.zst` archives with such files; nothing is fetched, and
-nothing of it is kept. The first rule of an id wins, active rules come before the ones that their authors have switched
-off; the latter are taken only to make up the wanted number, and the result says how many.
+A directory holds `*.rules` files or archives with such files; nothing is fetched, and nothing of it is kept. What a box
+would get of them comes first (`product_rules`); active rules that the feed's policy leaves out make up the wanted
+number, then generated ones, and the result says how many of each.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import random
-import re
-import tarfile
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from .errors import SetupError
-from .run import run
+from omamori_signatures.engine import Engine
 
-MAX_FILE_BYTES = 64 << 20
-MAX_FILES = 2000
-_RULE = re.compile(
-    rb"(?P<off>#\s*)?(?:alert|drop|reject|pass)\s[^\n]*[(;\s]sid\s*:\s*(?P<sid>[0-9]{1,9})\s*;[^\n]*\)\s*"
-)
+from .product_rules import compile_rules, own_rules, write_lists
+
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 _HEADERS = {"http": "http $HOME_NET any -> $EXTERNAL_NET any", "tls": "tls $HOME_NET any -> $EXTERNAL_NET any"}
 
@@ -42,29 +35,25 @@ class RuleSet:
     origin: str
 
 
-def read_rules(directories: Sequence[Path], wanted: int) -> RuleSet:
+def read_rules(directories: Sequence[Path], wanted: int, engine: Engine | None = None) -> RuleSet:
     """Return real rules of some directories, `wanted` of them or as many as there are.
+
+    Args:
+        directories: Where they are.
+        wanted: How many.
+        engine: Says which it refuses, and which cost too much; None takes all.
 
     Raises:
         SetupError: There is none, or a directory holds more than it should.
     """
-    active: dict[int, bytes] = {}
-    switched_off: dict[int, bytes] = {}
-    for data in (data for directory in directories for data in _rule_files(directory)):
-        for line in data.splitlines():
-            found = _RULE.fullmatch(line.strip())
-            if found:
-                chosen = switched_off if found["off"] else active
-                chosen.setdefault(int(found["sid"]), line.strip().lstrip(b"# \t"))
-    spare = [rule for sid, rule in switched_off.items() if sid not in active]
-    rules = list(active.values())[:wanted]
-    added = spare[: wanted - len(rules)]
-    if not rules:
-        raise SetupError("no rules there", hint="give directories with *.rules files or archives of them")
-    origin = f"{len(rules)} active rules of public rule sets"
-    if added:
-        origin += f", {len(added)} that their authors switched off"
-    return RuleSet(text=b"".join(rule + b"\n" for rule in rules + added), count=len(rules) + len(added), origin=origin)
+    found = compile_rules(directories, engine)
+    shipped = found.shipped[:wanted]
+    others = found.others[: wanted - len(shipped)]
+    origin = f"{len(shipped)} rules of public sets as the feed's compiler takes them over"
+    if others:
+        origin += f", {len(others)} more that its policy leaves out"
+    text = "".join(f"{rule}\n" for rule in (*shipped, *others)).encode()
+    return RuleSet(text=text, count=len(shipped) + len(others), origin=origin)
 
 
 def generate_rules(wanted: int) -> RuleSet:
@@ -93,7 +82,7 @@ def generate_rules(wanted: int) -> RuleSet:
     return RuleSet(text="".join(lines).encode(), count=wanted, origin=f"{wanted} generated rules")
 
 
-def obtain_rules(directories: Sequence[Path], wanted: int) -> RuleSet:
+def obtain_rules(directories: Sequence[Path], wanted: int, engine: Engine | None = None) -> RuleSet:
     """Return `wanted` rules: real ones if directories are given, generated ones for what is missing.
 
     Raises:
@@ -101,7 +90,7 @@ def obtain_rules(directories: Sequence[Path], wanted: int) -> RuleSet:
     """
     if not directories:
         return generate_rules(wanted)
-    real = read_rules(directories, wanted)
+    real = read_rules(directories, wanted, engine)
     missing = wanted - real.count
     if missing <= 0:
         return real
@@ -110,52 +99,14 @@ def obtain_rules(directories: Sequence[Path], wanted: int) -> RuleSet:
 
 
 def write_feed(rules: RuleSet, directory: Path) -> Path:
-    """Write a feed directory as the engine expects it, and return it."""
+    """Write a feed directory as the engine expects it, and return it.
+
+    It has the rules, in the same lines, and behind them the product's own about lists and applications, with lists of
+    one entry each.
+    """
     engine = directory / "engine"
     engine.mkdir(parents=True, exist_ok=True)
-    (engine / "datasets.yaml").write_text("%YAML 1.1\n---\ndatasets: {}\n")
-    (engine / "all.rules").write_bytes(rules.text)
+    write_lists(engine)
+    own = "".join(f"{rule}\n" for rule in own_rules())
+    (engine / "all.rules").write_bytes(rules.text + own.encode())
     return directory
-
-
-def _rule_files(directory: Path) -> Iterator[bytes]:
-    if not directory.is_dir():
-        raise SetupError(f"{directory} is no directory", hint="give a directory with *.rules files or archives of them")
-    count = 0
-    for path in sorted(directory.rglob("*")):
-        if path.name.endswith(".rules") and path.is_file():
-            found: Iterator[bytes] = iter([_bounded(path)])
-        elif path.name.endswith((".tar", ".tar.gz", ".tar.zst")):
-            found = _archived(path)
-        else:
-            continue
-        for data in found:
-            count += 1
-            if count > MAX_FILES:
-                raise SetupError(f"{directory} holds more than {MAX_FILES} rule files")
-            yield data
-
-
-def _bounded(path: Path) -> bytes:
-    with path.open("rb") as stream:
-        data = stream.read(MAX_FILE_BYTES + 1)
-    if len(data) > MAX_FILE_BYTES:
-        raise SetupError(f"{path.name} is larger than {MAX_FILE_BYTES} bytes")
-    return data
-
-
-def _archived(path: Path) -> Iterator[bytes]:
-    with tempfile.TemporaryDirectory(prefix="omamori-rules-") as scratch:
-        plain = path
-        if path.suffix == ".zst":
-            plain = Path(scratch) / "archive.tar"
-            run(["zstd", "-q", "-d", "--long=27", path, "-o", plain], timeout_s=120)
-        with tarfile.open(plain) as archive:
-            for member in archive:
-                stream = archive.extractfile(member) if member.name.endswith(".rules") and member.isfile() else None
-                if stream is None:
-                    continue
-                data = stream.read(MAX_FILE_BYTES + 1)
-                if len(data) > MAX_FILE_BYTES:
-                    raise SetupError(f"{path.name}: {member.name} is larger than {MAX_FILE_BYTES} bytes")
-                yield data

@@ -1,4 +1,4 @@
-"""Rules for the benches: taken from files and archives, made up to the wanted number, bounded."""
+"""Rules for the benches: what a box would get of files and archives, made up to the wanted number, bounded."""
 
 from __future__ import annotations
 
@@ -8,27 +8,44 @@ from pathlib import Path
 
 import pytest
 
-from omamori_lab import rule_set
+from omamori_lab import product_rules
 from omamori_lab.errors import SetupError
 from omamori_lab.rule_set import generate_rules, obtain_rules, read_rules, write_feed
 
-RULES = b"""\
+_LOUD = "classtype:trojan-activity; metadata:signature_severity Major, confidence High;"
+RULES = f"""\
 # a comment (with brackets; sid:9;)
-alert tcp any any -> any any (msg:"one"; content:"a"; sid:1; rev:1;)
-#alert tcp any any -> any any (msg:"off"; content:"b"; sid:2; rev:1;)
-# drop udp any any -> any any (msg:"off too"; sid:3; rev:1;)
-alert http any any -> any any (msg:"four"; http.uri; content:"c"; sid:4; rev:1;)
-alert tcp any any -> any any (msg:"one again"; sid:1; rev:2;)
-"""
+alert tcp $HOME_NET any -> any any (msg:"one"; content:"a"; sid:2000001; rev:1; {_LOUD})
+#alert tcp $HOME_NET any -> any any (msg:"off"; content:"b"; sid:2000002; rev:1; {_LOUD})
+# drop udp any any -> any any (msg:"off too"; sid:2000003; rev:1;)
+alert http any any -> any any (msg:"statistics"; http.uri; content:"c"; sid:2000004; rev:1; \
+metadata:signature_severity Informational;)
+alert tcp $HOME_NET any -> any any (msg:"one again"; content:"new"; sid:2000001; rev:2; {_LOUD})
+alert tcp $HOME_NET any -> any any (msg:"older"; content:"old"; sid:2000001; rev:1; {_LOUD})
+alert http any any -> any any (msg:"too dear"; http.uri; content:"d"; sid:2000005; rev:1; \
+metadata:performance_impact Significant;)
+alert tcp any any -> any any (msg:"of a list, for another engine"; content:"Host"; sid:100000001; rev:1;)
+""".replace("\\\n", "").encode()
 
 
-def test_active_rules_come_first_and_each_id_once(tmp_path: Path) -> None:
+def sids(text: bytes) -> list[int]:
+    return [int(line.split(b"sid:")[1].split(b";")[0]) for line in text.splitlines()]
+
+
+def test_what_a_box_would_get_comes_first_and_nothing_that_it_never_would(tmp_path: Path) -> None:
     (tmp_path / "a.rules").write_bytes(RULES)
+    (tmp_path / "ciarmy.rules").write_bytes(RULES.replace(b"sid:2000004", b"sid:2000009"))
     found = read_rules([tmp_path], 3)
-    assert [line.split(b"sid:")[1][:2] for line in found.text.splitlines()] == [b"1;", b"4;", b"2;"]
-    assert found.count == 3
-    assert found.origin == "2 active rules of public rule sets, 1 that their authors switched off"
-    assert read_rules([tmp_path], 1).count == 1
+    assert sids(found.text) == [2000001, 2000004]
+    first, second = found.text.splitlines()
+    assert first.startswith(b"drop tcp")
+    assert b'content:"new"' in first
+    assert second.startswith(b"alert http")
+    assert found.count == 2
+    assert found.origin == (
+        "1 rules of public sets as the feed's compiler takes them over, 1 more that its policy leaves out"
+    )
+    assert read_rules([tmp_path], 1).origin == "1 rules of public sets as the feed's compiler takes them over"
 
 
 def test_rules_in_archives_are_found(tmp_path: Path) -> None:
@@ -36,7 +53,7 @@ def test_rules_in_archives_are_found(tmp_path: Path) -> None:
         member = tarfile.TarInfo("rules/x.rules")
         member.size = len(RULES)
         archive.addfile(member, io.BytesIO(RULES))
-    assert read_rules([tmp_path], 100).count == 4
+    assert read_rules([tmp_path], 100).count == 2
 
 
 def test_missing_rules_are_generated_and_said(tmp_path: Path) -> None:
@@ -44,7 +61,7 @@ def test_missing_rules_are_generated_and_said(tmp_path: Path) -> None:
     found = obtain_rules([tmp_path], 10)
     assert found.count == 10
     assert len(found.text.splitlines()) == 10
-    assert found.origin.endswith(", 6 generated")
+    assert found.origin.endswith(", 8 generated")
 
 
 def test_generated_rules_are_the_same_every_time() -> None:
@@ -59,24 +76,30 @@ def test_directory_without_rules_is_refused(tmp_path: Path, name: str) -> None:
         read_rules([tmp_path / name], 10)
 
 
-def test_file_with_one_byte_too_many_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a.rules").write_bytes(RULES)
-    monkeypatch.setattr(rule_set, "MAX_FILE_BYTES", len(RULES))
-    assert read_rules([tmp_path], 10).count == 4
-    monkeypatch.setattr(rule_set, "MAX_FILE_BYTES", len(RULES) - 1)
-    with pytest.raises(SetupError, match=r"a\.rules is larger"):
+def test_archive_that_is_not_intact_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "set.tar.gz").write_bytes(b"\x1f\x8b and no more")
+    with pytest.raises(SetupError, match="not intact"):
         read_rules([tmp_path], 10)
 
 
 def test_one_file_too_many_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("a", "b", "c"):
+    monkeypatch.setattr(product_rules, "MAX_FILES", 2)
+    for name in ("a", "b"):
         (tmp_path / f"{name}.rules").write_bytes(RULES)
-    monkeypatch.setattr(rule_set, "MAX_FILES", 2)
+    assert read_rules([tmp_path], 10).count == 2
+    (tmp_path / "c.rules").write_bytes(RULES)
     with pytest.raises(SetupError, match="more than 2 rule files"):
         read_rules([tmp_path], 10)
 
 
 def test_feed_is_what_the_engine_reads(tmp_path: Path) -> None:
-    feed = write_feed(generate_rules(3), tmp_path / "feed")
-    assert (feed / "engine" / "all.rules").read_bytes() == generate_rules(3).text
-    assert "datasets: {}" in (feed / "engine" / "datasets.yaml").read_text()
+    engine = write_feed(generate_rules(3), tmp_path / "feed") / "engine"
+    lines = (engine / "all.rules").read_bytes().splitlines(keepends=True)
+    assert b"".join(lines[:3]) == generate_rules(3).text
+    assert any(b"dataset:isset,phishing;" in line for line in lines)
+    assert any(b"omamori_application line" in line for line in lines)
+    declared = (engine / "datasets.yaml").read_text()
+    assert "  phishing: {type: string, load: phishing.lst" in declared
+    names = [line.split(":")[0].strip() for line in declared.splitlines()[3:]]
+    assert all((engine / f"{name}.lst").read_bytes() for name in names)
+    assert (engine / "malware-files.sha256").exists()
