@@ -6,15 +6,18 @@ a person must treat them as hostile.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 from omamori_protocol.device import format_mac
+from omamori_protocol.feed_book import Explanation
 from omamori_protocol.vocabulary import WireEnum
 
 from .clock import to_rfc3339
 from .facts import BoxFacts, EventFacts, LedgerFacts, LedgerSum, SettingsFacts
 from .health import Health
+from .reports import ReportFacts, Standing
 
 
 def _word(choice: WireEnum | None) -> str | None:
@@ -147,4 +150,37 @@ def _origin(event: EventFacts) -> dict[str, Any]:
         "received": _time(event.received_ms),
         "severity": int(event.severity),
         "count": event.count,
+    }
+
+
+def explanation_object(found: Explanation) -> dict[str, Any]:
+    """Return what a feed says to an indicator, as `omamori-feed explain --json` does."""
+    return dataclasses.asdict(found)
+
+
+def report_object(report: ReportFacts, where: Standing) -> dict[str, Any]:
+    """Return a report of a false alarm and how far it has come."""
+    decided = {"time": _time(report.decided_ms), "by": report.decided_by, "reason": report.reason}
+    accepted = {"kind": report.accepted_kind, "indicator": report.accepted_indicator}
+    return {
+        "number": report.number,
+        "created": _time(report.created_ms),
+        "kind": report.kind.value,
+        "indicator": report.indicator,
+        "note": report.note,
+        "reporter": report.reporter,
+        "times": report.times,
+        "device": report.device or None,
+        "alert": report.alert_id,
+        "terminal": {
+            "ip": report.terminal_ip,
+            "mac": None if report.terminal_mac is None else format_mac(report.terminal_mac),
+        },
+        "state": report.state.word,
+        "decision": None if report.decided_ms is None else decided,
+        "left_out": None if report.accepted_indicator is None else accepted,
+        "progress": where.progress.value,
+        "serial": where.serial or None,
+        "boxes": {"waited_for": where.boxes, "updated": where.updated},
+        "still_blocked": where.still,
     }

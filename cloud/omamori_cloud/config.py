@@ -20,6 +20,10 @@ An unknown key is an error: a misspelt key must not silently mean the default. P
     [names]                             # what the owner calls a box
     ZA35-000001 = "本社"
 
+    [feed]                              # what the feed compiler and the cloud hand to each other; both may be absent
+    book = "/srv/feed/feed.book"        # written by `omamori-feed compile --book`: why something is blocked
+    allow_file = "/srv/feed/own/reports.tsv"    # written by the cloud: accepted reports of false alarms
+
     [limits]                            # see Limits
 """
 
@@ -71,6 +75,14 @@ class Limits:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class FeedFiles:
+    """Files shared with the feed compiler; None where there is none."""
+
+    book: Path | None = None
+    allow_file: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class CloudConfig:
     """Everything `omamori-cloud` needs to know; see the module's example."""
 
@@ -83,6 +95,7 @@ class CloudConfig:
     offline_after_s: int = 180
     names: dict[str, str] = dataclasses.field(default_factory=dict)
     limits: Limits = dataclasses.field(default_factory=Limits)
+    feed: FeedFiles = dataclasses.field(default_factory=FeedFiles)
 
 
 class _Table:
@@ -96,6 +109,9 @@ class _Table:
 
     def name(self, key: str) -> str:
         return f"{self._where}.{key}" if self._where else key
+
+    def has(self, key: str) -> bool:
+        return key in self._body
 
     def text(self, key: str, default: str | None = None, *, form: re.Pattern[str] | None = None) -> str:
         value = self._body.pop(key, default)
@@ -152,6 +168,12 @@ def _limits(table: _Table) -> Limits:
     return Limits(**values)
 
 
+def _feed(table: _Table, base: Path) -> FeedFiles:
+    found = {key: base / table.text(key) for key in ("book", "allow_file") if table.has(key)}
+    table.close()
+    return FeedFiles(**found)
+
+
 def _names(table: _Table) -> dict[str, str]:
     names = table.rest()
     if len(names) > MAX_NAMES:
@@ -200,6 +222,7 @@ def parse_config(data: bytes, base: Path) -> CloudConfig:
         offline_after_s=top.number("offline_after_s", CloudConfig.offline_after_s, 5, 86400),
         names=_names(top.table("names")),
         limits=_limits(top.table("limits")),
+        feed=_feed(top.table("feed"), base),
     )
     top.close()
     return config

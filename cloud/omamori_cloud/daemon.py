@@ -16,12 +16,14 @@ import uvicorn
 from .clock import Clock, system_clock
 from .config import CloudConfig
 from .errors import SetupError, WorkerError
+from .feed_shelf import FeedShelf
 from .ingest import Ingest, IngestStatus
 from .listener import describe, open_listener
 from .page.config import PageConfig
 from .page.web import make_app
 from .store.database import migrate, open_database
 from .store.reader import Reader
+from .store.reports import ReportStore
 from .store.writer import Writer
 
 logger = logging.getLogger(__name__)
@@ -73,7 +75,14 @@ class Daemon:
             names=config.names,
             hosts=None if allow_remote else frozenset(host.lower() for host in config.hosts),
         )
-        self._server = _Server(make_app(Reader(engine), page, clock=clock, status=status), self._listener)
+        reports = ReportStore(engine, allow_file=config.feed.allow_file)
+        try:
+            reports.hand_over()  # what a stop in the middle of a decision left undone
+        except OSError as err:
+            raise SetupError(f"feed.allow_file: {err}") from err
+        shelf = FeedShelf(config.feed.book)
+        app = make_app(Reader(engine), page, clock=clock, status=status, reports=reports, shelf=shelf)
+        self._server = _Server(app, self._listener)
 
     @property
     def address(self) -> str:

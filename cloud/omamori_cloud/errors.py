@@ -7,6 +7,8 @@ CloudError
 │   └── SchemaError       the database is not at the schema this program works with
 ├── QueryError            somebody asked the page, the API or the command line for something that makes no sense
 ├── StoreUnavailableError the database does not answer now; worth a retry
+├── BookUnavailableError  there is no feed book, or it is not intact
+├── ReportError           a report of a false alarm cannot be kept or decided
 └── WorkerError           a part of the daemon ended although nobody asked it to
 """
 
@@ -63,6 +65,14 @@ class QueryError(CloudError):
 
 class StoreUnavailableError(CloudError):
     """The database does not answer now; nothing was stored, and trying again may help."""
+
+
+class BookUnavailableError(CloudError):
+    """There is no feed book, or it is not intact; what it would tell is not known."""
+
+
+class ReportError(CloudError):
+    """A report of a false alarm cannot be kept or decided; nothing changed."""
 
 
 class WorkerError(CloudError):

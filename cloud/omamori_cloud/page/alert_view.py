@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from urllib.parse import urlencode
 
 from omamori_cloud.clock import JAPAN, to_datetime, to_rfc3339
 from omamori_cloud.facts import EventFacts, RefusalFacts
 from omamori_cloud.harmless import harmless
 from omamori_cloud.health import feed_problem
+from omamori_cloud.reports import suspect
 from omamori_cloud.wording import Wording
 from omamori_protocol.device import format_mac
 from omamori_protocol.vocabulary import Direction, EventKind, FeedState, Function
@@ -64,6 +66,7 @@ class AlertView:
     meaning: str
     advice: str
     received: TimeView | None  # only when the box's own clock was wrong
+    why_url: str  # where it is explained and can be reported as a false alarm; empty if nothing is known to ask for
 
 
 def view_alert(alert: EventFacts, *, names: Mapping[str, str], now_ms: int, words: Wording) -> AlertView:
@@ -100,6 +103,7 @@ def view_alert(alert: EventFacts, *, names: Mapping[str, str], now_ms: int, word
         meaning=function.meaning,
         advice=function.advice,
         received=view_time(alert.at_ms, now_ms, words) if alert.at_ms != alert.occurred_ms else None,
+        why_url=f"/explain?{urlencode({'q': asked, 'alert': alert.id})}" if (asked := suspect(alert)) else "",
     )
 
 

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
-from omamori_cloud.as_json import alert_object, box_object, event_object, ledger_object, sums_object
+from omamori_cloud.as_json import (
+    alert_object,
+    box_object,
+    event_object,
+    explanation_object,
+    ledger_object,
+    report_object,
+    sums_object,
+)
 from omamori_cloud.clock import Clock, parse_moment, to_rfc3339
 from omamori_cloud.errors import QueryError
+from omamori_cloud.feed_shelf import FeedShelf, look_up_standing
 from omamori_cloud.feed_trial import judge
 from omamori_cloud.health import assess
 from omamori_cloud.ingest import IngestStatus
+from omamori_cloud.reports import ReportState, ask
 from omamori_cloud.store.database import newest_revision
 from omamori_cloud.store.queries import MAX_ALERTS, MAX_LEDGER, AlertQuery, Cursor, LedgerQuery
 from omamori_cloud.store.reader import Reader
+from omamori_cloud.store.reports import MAX_PAGE, ReportStore
 from omamori_ota.rollout import PERMILLE, Outcome
+from omamori_protocol.accepted_reports import MAX_NUMBER
 from omamori_protocol.errors import ProtocolError
 from omamori_protocol.feed_offer import MAX_SERIAL
 from omamori_protocol.topics import check_channel
@@ -30,8 +43,18 @@ _SILENCE_S = 900  # of a box that took a feed: fifteen heartbeats
 class API:
     """The endpoints."""
 
-    def __init__(self, reader: Reader, config: PageConfig, clock: Clock, status: IngestStatus) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        config: PageConfig,
+        clock: Clock,
+        status: IngestStatus,
+        reports: ReportStore,
+        shelf: FeedShelf,
+    ) -> None:
         """Take the collaborators."""
+        self._reports = reports
+        self._shelf = shelf
         self._reader = reader
         self._config = config
         self._clock = clock
@@ -111,6 +134,32 @@ class API:
                 ],
             }
         )
+
+    def explain(self, request: Request) -> Response:
+        """Return why something is blocked, since when and from which sources."""
+        parameters = _parameters(request, {"indicator"})
+        if "indicator" not in parameters:
+            raise QueryError("indicator", "is missing", hint="/api/v1/explain?indicator=www.example.com")
+        question = ask(parameters["indicator"])
+        body = {"as_of": to_rfc3339(self._clock()), "feed": dataclasses.asdict(self._shelf.facts())}
+        return JSONResponse({**body, **explanation_object(self._shelf.explain(question))})
+
+    def reports(self, request: Request) -> Response:
+        """Return reports of false alarms, the newest first."""
+        found = report_query(_parameters(request, {"state", "before", "limit"}))
+        boxes = self._reader.boxes()
+        reports = self._reports.reports(found.state, before=found.before, limit=found.limit)
+        return JSONResponse(
+            {
+                "as_of": to_rfc3339(self._clock()),
+                "reports": [report_object(item, look_up_standing(item, self._shelf, boxes)) for item in reports],
+                "next": reports[-1].number if len(reports) == found.limit else None,
+            }
+        )
+
+    def on_book_error(self, _request: Request, error: Exception) -> Response:
+        """Say that what the feed holds is not known."""
+        return JSONResponse({"error": str(error), "hint": getattr(error, "hint", "")}, 503)
 
     def health(self, _request: Request) -> Response:
         """Say whether the page and the store work, and whether messages come in."""
@@ -196,6 +245,31 @@ def ledger_query(parameters: Mapping[str, str], now_ms: int) -> LedgerQuery:
         before=_place(parameters),
         limit=_number(parameters, "limit", 100, MAX_LEDGER),
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReportQuery:
+    """Which reports; None means any, and from the newest on."""
+
+    state: ReportState | None
+    before: int | None
+    limit: int
+
+
+def report_query(parameters: Mapping[str, str]) -> ReportQuery:
+    """Return the question about reports that a script's parameters put.
+
+    Raises:
+        QueryError: A value makes no sense.
+    """
+    state = None
+    if "state" in parameters:
+        try:
+            state = ReportState(ReportState.from_word(parameters["state"]))
+        except ValueError as err:
+            raise QueryError("state", str(err)[:200]) from err
+    before = _number(parameters, "before", 1, MAX_NUMBER) if "before" in parameters else None
+    return ReportQuery(state=state, before=before, limit=_number(parameters, "limit", 50, MAX_PAGE))
 
 
 def _since(parameters: Mapping[str, str], now_ms: int) -> int | None:

@@ -3,7 +3,7 @@
 * Only known host names are answered: without a login, the loopback address is the fence, and a foreign page whose
   name suddenly resolves to 127.0.0.1 must not climb over it.
 * A strict content security policy: nothing but our own files, no inline script or style, no framing.
-* Only GET and HEAD exist, so there is nothing to forge.
+* What changes something is a form of our own page, and is believed only as such (`forms`). All else is GET and HEAD.
 """
 
 from __future__ import annotations

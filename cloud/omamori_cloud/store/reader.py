@@ -158,6 +158,11 @@ class Reader:
             alerts=alerts, next=Cursor(occurred_ms=alerts[-1].occurred_ms, id=alerts[-1].id) if more else None
         )
 
+    def alert(self, number: int) -> EventFacts | None:
+        """Return one alert by the number that lists give it, or None."""
+        found = self._events([Event.kind == int(EventKind.ALERT), Event.id == number], 1)
+        return found[0] if found else None
+
     def happenings(self, limit: int) -> tuple[EventFacts, ...]:
         """Return the newest events that are not alerts: feeds and the boxes' own."""
         return self._events([Event.kind != int(EventKind.ALERT)], limit)

@@ -205,7 +205,8 @@ class Refusal(Base):
 class Report(Base):
     """A customer's report of a false alarm, and what became of it; its number is never used again.
 
-    `device` is empty, and what follows it NULL, when it is about no alert. `accepted_*` is what the next feed leaves out.
+    `device` is empty, and alert and terminal are NULL, when it is about no alert. `accepted_*` is what the next feed
+    leaves out.
     """
 
     __tablename__ = "reports"

@@ -1,4 +1,6 @@
-"""The only place that changes rows: stores batches of what ingest took in, and keeps every table within its bound.
+"""The only place that changes rows, but for reports of false alarms (`reports`).
+
+It stores batches of what ingest took in, and keeps every table within its bound.
 
 * A batch is one transaction. When `store` returns, it is on disk, and its messages may be acknowledged.
 * Storing something twice is harmless: events and ledger entries are unique by (device, boot, seq), and only entries

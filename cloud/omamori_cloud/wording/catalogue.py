@@ -10,6 +10,8 @@ from omamori_cloud.health import FeedProblem, Finding
 from omamori_protocol.reported import PartName, PartState
 from omamori_protocol.vocabulary import Action, Direction, EngineState, Function, Severity, UninspectedReason
 
+from .desk import ExplainWords, MenuWords, ReportWords
+
 
 @dataclasses.dataclass(frozen=True)
 class Counted:
@@ -263,3 +265,6 @@ class Wording:
     settings: SettingsWords
     parts: Mapping[PartName, str]
     part_states: Mapping[PartState, str]
+    menu: MenuWords
+    explain: ExplainWords
+    reports: ReportWords

@@ -23,6 +23,7 @@ from .catalogue import (
     TimeWords,
     Wording,
 )
+from .desk_english import EXPLAIN, MENU, REPORTS
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -439,4 +440,7 @@ ENGLISH = Wording(
         PartState.REFUSED: "refused",
         PartState.PENDING: "waiting",
     },
+    menu=MENU,
+    explain=EXPLAIN,
+    reports=REPORTS,
 )

@@ -23,6 +23,7 @@ from .catalogue import (
     TimeWords,
     Wording,
 )
+from .desk_japanese import EXPLAIN, MENU, REPORTS
 
 _WEEKDAYS = "月火水木金土日"
 
@@ -446,4 +447,7 @@ JAPANESE = Wording(
         PartState.REFUSED: "拒否",
         PartState.PENDING: "待ち",
     },
+    menu=MENU,
+    explain=EXPLAIN,
+    reports=REPORTS,
 )

@@ -6,10 +6,17 @@ import random
 from pathlib import Path
 from typing import Any
 
+from fastapi import FastAPI
+
 from omamori_cloud.config import Limits
+from omamori_cloud.feed_shelf import FeedShelf
+from omamori_cloud.ingest import IngestStatus
 from omamori_cloud.intake import Message
+from omamori_cloud.page.config import PageConfig
+from omamori_cloud.page.web import make_app
 from omamori_cloud.store.database import migrate, open_database
 from omamori_cloud.store.reader import Reader
+from omamori_cloud.store.reports import ReportStore
 from omamori_cloud.store.writer import Writer
 from omamori_protocol.messages import Event, Heartbeat, State
 from omamori_protocol.reported import PartName, PartReport, PartState, Reported
@@ -41,10 +48,22 @@ class Bench:
         self.limits = Limits(**limits)
         self.writer = Writer(self.engine, self.limits)
         self.reader = Reader(self.engine)
+        self.allow_file = folder / "reports.tsv"
+        self.reports = ReportStore(self.engine, allow_file=self.allow_file)
         self.now_ms = NOW_MS
 
     def say(self, body: Any, *, device: str = BOX, retained: bool = False) -> Any:
         return self.writer.store([Message(device=device, body=body, received_ms=self.now_ms, retained=retained)])
+
+    def app(self, config: PageConfig, status: IngestStatus, book: Path | None = None) -> FastAPI:
+        return make_app(
+            self.reader,
+            config,
+            clock=lambda: self.now_ms,
+            status=status,
+            reports=self.reports,
+            shelf=FeedShelf(book),
+        )
 
     def close(self) -> None:
         self.engine.dispose()

@@ -10,7 +10,6 @@ import pytest
 from omamori_cloud.feed_trial import MAX_NAMED, TrialFacts, judge
 from omamori_cloud.ingest import IngestStatus
 from omamori_cloud.page.config import PageConfig
-from omamori_cloud.page.web import make_app
 from omamori_ota.rollout import Outcome
 from omamori_protocol.rings import position
 from omamori_protocol.vocabulary import FeedState, UninspectedReason
@@ -122,7 +121,7 @@ def test_only_boxes_that_it_has_reached_and_not_too_many_names() -> None:
 
 
 def test_the_answer_to_scripts(bench: Bench) -> None:
-    app = make_app(bench.reader, PageConfig(), clock=lambda: bench.now_ms, status=IngestStatus())
+    app = bench.app(PageConfig(), IngestStatus())
     with contextlib.closing(WebClient(app)) as web:
         ask(bench, web)
 

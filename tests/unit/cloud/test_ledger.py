@@ -19,7 +19,6 @@ from omamori_cloud.ingest import IngestStatus
 from omamori_cloud.intake import Delivery, Message, Refusal, take_in
 from omamori_cloud.page.config import PageConfig
 from omamori_cloud.page.ledger_view import view_settings, view_sums
-from omamori_cloud.page.web import make_app
 from omamori_cloud.store import schema
 from omamori_cloud.store.queries import MAX_LEDGER, Cursor, LedgerQuery
 from omamori_cloud.wording import ENGLISH, JAPANESE
@@ -36,7 +35,7 @@ HUNG, DOWN = UninspectedReason.ENGINE_HUNG, UninspectedReason.ENGINE_DOWN
 def client(bench: Bench) -> Iterator[WebClient]:
     status = IngestStatus()
     status.set("")
-    made = WebClient(make_app(bench.reader, PageConfig(names={BOX: "本社"}), clock=lambda: bench.now_ms, status=status))
+    made = WebClient(bench.app(PageConfig(names={BOX: "本社"}), status))
     yield made
     made.close()
 

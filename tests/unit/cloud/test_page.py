@@ -14,7 +14,6 @@ from omamori_cloud.ingest import IngestStatus
 from omamori_cloud.intake import Refusal, RefusalReason
 from omamori_cloud.page.config import PageConfig
 from omamori_cloud.page.security import host_name
-from omamori_cloud.page.web import make_app
 from omamori_protocol.vocabulary import Direction, FeedState, Function, Severity
 
 from .makers import BOX, NOW_MS, OTHER_BOX, Bench, alert, feed_event, heartbeat, state
@@ -31,7 +30,7 @@ def status() -> IngestStatus:
 @pytest.fixture
 def client(bench: Bench, status: IngestStatus) -> Iterator[WebClient]:
     config = PageConfig(names={BOX: "本社"}, hosts=frozenset({"testserver", "localhost"}))
-    made = WebClient(make_app(bench.reader, config, clock=lambda: bench.now_ms, status=status))
+    made = WebClient(bench.app(config, status))
     yield made
     made.close()
 
