@@ -20,6 +20,7 @@ from .clock import SystemClock
 from .config import AgentConfig
 from .console import ConsoleReporter
 from .errors import TransientError
+from .firmware import feature as firmware
 from .gate import Gate
 from .health import HealthWorker
 from .heartbeat import HeartbeatWorker, LateGate
@@ -64,8 +65,22 @@ def build(config: AgentConfig, clock: Clock | None = None) -> Agent:
     feed_feature = feed.build(config, spool, status, clock, engine_feature, exclusion=exclusion)
     reach = LateReach()
     wifi_part = wifi.WifiPart(wifi.build(config.paths, config.release.radio))
+    firmware_feature = firmware.build(
+        config,
+        spool,
+        status,
+        clock,
+        control=engine_feature.control,
+        console=console.line,
+        boot_id=desired.boot_id(config),
+        boottime_s=desired.boottime_s,
+    )
     desired_worker = desired.build(
-        config, spool, clock, rules=exclusion, parts=lambda version: [_address_part(config, reach, version), wifi_part]
+        config,
+        spool,
+        clock,
+        rules=exclusion,
+        parts=lambda version: [_address_part(config, reach, version), wifi_part, firmware_feature.part],
     )
     identity = IdentityWorker(
         device=config.device,
@@ -106,6 +121,7 @@ def build(config: AgentConfig, clock: Clock | None = None) -> Agent:
         wifi.WifiWorker(wifi_part),
         *engine_feature.workers,
         *feed_feature.workers,
+        *firmware_feature.workers,
     ]
     return Agent(workers, status, holder, spool, clock)
 

@@ -96,9 +96,10 @@ class Step(enum.Enum):
 def observe(record: Record, facts: BootFacts) -> Record:  # noqa: PLR0911 - one line for each thing that may be found
     """Return the record as it must be, given what is true at this start of the agent."""
     same_boot = record.boot_id == facts.boot_id
+    # The service's word is from the start of this boot: a trial that we have judged since then is over.
+    if facts.is_trial and same_boot:
+        return record
     if facts.is_trial:
-        if record.state is _S.TRYING and same_boot:
-            return record
         known = record if record.version == facts.version else Record(version=facts.version, refused=record.refused)
         return known.move(
             _S.TRYING, boot_id=facts.boot_id, verdict=_R.NONE, detail="", trials=known.trials + 1, is_told=False
@@ -151,7 +152,8 @@ def next_step(  # noqa: PLR0911 - one line for each state
         case _S.REBOOT_PENDING:
             return Step.HOLD if is_refused_by_owner(record, wanted) else Step.RESTART
         case _S.FAILED | _S.ROLLED_BACK:
-            return Step.BEGIN if may_try_again(record, max_trials) else Step.REST
+            is_final = record.refusal(record.version) is not None or not may_try_again(record, max_trials)
+            return Step.REST if is_final else Step.BEGIN
     return Step.BEGIN
 
 

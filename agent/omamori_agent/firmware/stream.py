@@ -36,8 +36,8 @@ STICK_URL = "stick:"
 class PayloadStream(Protocol):
     """Reads a payload."""
 
-    def read(self, url: str, start: int, length: int) -> Iterator[bytes]:
-        """Yield the bytes from `start` to the end of a file of `length` bytes, in small pieces.
+    def read(self, url: str, start: int, end: int, length: int) -> Iterator[bytes]:
+        """Yield the bytes from `start` to before `end` of a file of `length` bytes, in small pieces.
 
         Raises:
             UpdateWaitsError: They do not come, or not as they must; those yielded so far are good to go on from.
@@ -83,10 +83,10 @@ class HTTPSStream:
         self._fetcher = fetcher
         self._limits = limits
 
-    def read(self, url: str, start: int, length: int) -> Iterator[bytes]:
+    def read(self, url: str, start: int, end: int, length: int) -> Iterator[bytes]:
         """See `PayloadStream.read`."""
         try:
-            yield from self._read(url, start, length)
+            yield from self._read(url, start, end, length)
         except (exceptions.SlowRetrievalError, TimeoutError, urllib3.exceptions.TimeoutError) as err:
             raise _unreachable("too slow") from err
         except exceptions.DownloadError as err:
@@ -94,30 +94,34 @@ class HTTPSStream:
         except (urllib3.exceptions.HTTPError, OSError) as err:
             raise _unreachable(f"cut: {type(err).__name__}") from err
 
-    def _read(self, url: str, start: int, length: int) -> Iterator[bytes]:
+    def _read(self, url: str, start: int, end: int, length: int) -> Iterator[bytes]:
         self._renew_deadline()
-        response = self._fetcher.open(url, {"Range": f"bytes={start}-"})
+        response = self._fetcher.open(url, {"Range": f"bytes={start}-{end - 1}"})
+        is_kept = False
         try:
-            _check_answer(response, start, length)
-            received = stretch = 0
-            while start + received < length:
-                chunk = response.read(min(_CHUNK, length - start - received))
+            _check_answer(response, start, end, length)
+            is_kept = response.status == 206
+            at, stretch = start, 0
+            while at < end:
+                chunk = response.read(min(_CHUNK, end - at))
                 if not chunk:
-                    raise exceptions.DownloadError(f"cut after {start + received} of {length} bytes")
-                received += len(chunk)
+                    raise exceptions.DownloadError(f"cut after {at} of {length} bytes")
+                at += len(chunk)
                 stretch += len(chunk)
                 yield chunk
                 if stretch >= _STRETCH_BYTES:
                     stretch = 0
                     self._renew_deadline()
+            if is_kept:
+                response.release_conn()
         finally:
-            response.close()  # a piece of a file: the connection is not worth keeping
+            response.close()
 
     def _renew_deadline(self) -> None:
         self._fetcher.allow(self._limits.request_s + _STRETCH_BYTES / self._limits.min_bytes_per_s)
 
 
-def _check_answer(response: urllib3.BaseHTTPResponse, start: int, length: int) -> None:
+def _check_answer(response: urllib3.BaseHTTPResponse, start: int, end: int, length: int) -> None:
     if response.status == 200 and start == 0:  # a server may not know Range; from the beginning that is the same
         told = response.headers.get("Content-Length")
         if told is not None and told != str(length):
@@ -128,7 +132,7 @@ def _check_answer(response: urllib3.BaseHTTPResponse, start: int, length: int) -
     if response.status != 206:
         raise exceptions.DownloadError(f"HTTP status {response.status}")
     match = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
-    if match is None or (int(match[1]), int(match[2]), int(match[3])) != (start, length - 1, length):
+    if match is None or (int(match[1]), int(match[2]), int(match[3])) != (start, end - 1, length):
         raise exceptions.DownloadError("the server answers another range than was asked for")
 
 
@@ -166,14 +170,14 @@ class StickStream:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    def read(self, url: str, start: int, length: int) -> Iterator[bytes]:
+    def read(self, url: str, start: int, end: int, length: int) -> Iterator[bytes]:
         """See `PayloadStream.read`."""
         try:
             with _open_on_stick(self._directory, url) as (file, size):
                 if size != length:
                     raise _unreachable(f"the stick's file has {size} bytes, {length} are signed")
                 file.seek(start)
-                left = length - start
+                left = end - start
                 while left:
                     chunk = file.read(min(_CHUNK, left))
                     if not chunk:
