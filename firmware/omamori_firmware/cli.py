@@ -1,10 +1,11 @@
-"""The command `omamori-image`: build an image, renew the package locks, personalise a disk.
+"""The command `omamori-image`: build an image, renew the package locks, personalise a disk, run a tool.
 
 It parses, prints and turns errors into exit codes; the work is done elsewhere.
 """
 
 import argparse
 import json
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -90,6 +91,12 @@ def _factory(options: argparse.Namespace) -> int:
     return 0
 
 
+def _enter(options: argparse.Namespace) -> int:
+    tools = find_tools(source_tree(), Cache(default_directory()))
+    line = tools.command(options.program, binds=[path.resolve() for path in options.bind])
+    os.execv(line[0], line)  # noqa: S606 - it takes our place, with our standard input and output
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="omamori-image", description="Build the firmware image, renew its package locks, personalise disks."
@@ -116,6 +123,11 @@ def _parser() -> argparse.ArgumentParser:
     personal.add_argument("--provision", type=Path, required=True, metavar="FILE", help="the device's provision.json")
     personal.add_argument("--out", type=Path, required=True, metavar="DISK", help="disk file to write")
     personal.set_defaults(handler=_factory)
+
+    enter = commands.add_parser("enter", help="run a program of the tools tree")
+    enter.add_argument("--bind", type=Path, action="append", default=[], metavar="DIR", help="directory it may see")
+    enter.add_argument("program", nargs="+", metavar="PROGRAM", help="after --: the program and its arguments")
+    enter.set_defaults(handler=_enter)
 
     for command in (build, lock):
         command.add_argument("--board", choices=boards, default="x86_64-uefi", help="default: %(default)s")

@@ -4,6 +4,7 @@
     ├── SetupError              the operator must act: a directory is missing, occupied, or not what it should be
     ├── RejectedError           this input is refused for good: a pack, a template, a certificate request
     │   └── EnrolmentRefusedError  … with the HTTP status that tells the box so
+    ├── ProgramError            another program failed; its last lines are in the message
     └── TransientError          try again: another publisher is at work, the broker does not answer
 
 `hint` is what a person can do about it; the command line prints it below the error.
@@ -42,6 +43,10 @@ class EnrolmentRefusedError(RejectedError):
     def __init__(self, status: int, message: str, *, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.status = status
+
+
+class ProgramError(OtaError):
+    """Another program failed or took too long."""
 
 
 class TransientError(OtaError):
