@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from omamori_firmware import disk, initrd, kernel, lockfile, pythonpath, rootfs, rootimage, secureboot, uki
+from omamori_firmware import disk, initrd, installer, kernel, lockfile, pythonpath, rootfs, rootimage, secureboot, uki
 from omamori_firmware.bootstrap import Request, bootstrap
 from omamori_firmware.cache import Cache
 from omamori_firmware.dataplane import build_gate
@@ -32,13 +32,22 @@ from omamori_firmware.tools import ToolsTree, obtain_tools
 from omamori_hw.board import load_board
 from omamori_protocol.durable import write_atomic
 
-STAGES = 10
+STAGES = 11
 FLAVOURS = ("release", "dev")
 MANIFEST_FORMAT = 1
 # Packages carry the times of the archive; what is made from them carries the build time. This one only has to be
 # always the same.
 _PACKAGE_EPOCH = 1767225600
-_ARTIFACTS = ("root.erofs", "root.verity", "roothash", "omamori.efi", "disk.raw", "vars.fd", "packages.json")
+_ARTIFACTS = (
+    "root.erofs",
+    "root.verity",
+    "roothash",
+    "omamori.efi",
+    "boot.vfat",
+    "disk.raw",
+    "vars.fd",
+    "packages.json",
+)
 
 
 @dataclass(frozen=True)
@@ -91,14 +100,15 @@ class Builder:
             ToolError: A tool failed.
         """
         board = load_board(self._tree.boards / request.board)
-        version = request.version or metadata.version("omamori")
-        release = Release(version, request.flavour, board, self._build_time())
+        version = installer.check_version(request.version or metadata.version("omamori"))
+        epoch, data_version = installer.security_epoch(self._tree), installer.data_version(self._tree)
+        release = Release(version, request.flavour, board, self._build_time(), epoch, data_version)
         tools = self._tools(request)
         packages, kernel_package = self._packages(request, board.platform.kernel_package)
         kernel_files = self._kernel(kernel_package, release, tools)
         wheels = self._wheels(board.platform.arch)
-        gate = self._gate()
-        parts = Parts(self._tree, packages, kernel_files, wheels, gate, request.trust)
+        gate, slots = self._gate(), self._slots()
+        parts = Parts(self._tree, packages, kernel_files, wheels, gate, slots, request.trust)
         root, verity = self._root(parts, release, tools)
         first = self._initrd(release, kernel_files, tools)
         image = self._uki(request, release, verity, root, kernel_files, first, tools)
@@ -199,6 +209,14 @@ class Builder:
         with self._stage("gate") as stage:
             return self._obtain(stage, "gate", inputs, build_gate)
 
+    def _slots(self) -> Path:
+        source = self._tree.slots
+        inputs = {"source": sha256_tree([source]), "code": self._code("installer")}
+        with self._stage("slots") as stage:
+            return self._obtain(
+                stage, "slots", inputs, lambda directory: installer.build_chooser(directory, source=source)
+            )
+
     def _root(self, parts: Parts, release: Release, tools: ToolsTree) -> tuple[Path, VerityRoot]:
         tree = self._tree
         inputs = {
@@ -206,12 +224,13 @@ class Builder:
             "kernel": parts.kernel.directory.name,
             "wheels": parts.wheels.name,
             "gate": parts.gate.name,
-            "trust": sha256_tree([parts.trust / name for name in TRUSTED]),
+            "slots": parts.slots.name,
+            "trust": sha256_tree([parts.trust / name for name in (*TRUSTED, installer.BUNDLE_CA)]),
             "recipe": sha256_tree([tree.recipe / "overlay", tree.recipe / "strip.toml"]),
             "parts": self._sources(),
-            "release": repr((release.version, release.flavour, release.build_time, release.board)),
+            "release": repr(release),
             "tools": tools.key,
-            "code": self._code("rootfs", "strip", "pythonpath", "rootimage"),
+            "code": self._code("rootfs", "strip", "pythonpath", "rootimage", "installer"),
         }
         with self._stage("root file system") as stage:
 
@@ -236,10 +255,10 @@ class Builder:
 
     def _initrd(self, release: Release, kernel_files: kernel.Kernel, tools: ToolsTree) -> Path:
         script = self._tree.recipe / "initrd" / "init"
-        slots = disk.slot_guids()
+        slots = installer.partition_file()
         inputs = {
             "script": sha256_file(script),
-            "slots": repr(slots),
+            "slots": slots,
             "load": repr(release.board.modules.initrd_load),
             "kernel": kernel_files.directory.name,
             "tools": tools.key,
@@ -299,7 +318,7 @@ class Builder:
                     uki.sign(work / "unsigned.efi", directory / "omamori.efi", key, tools, epoch=release.build_time)
                 sizes, epoch = release.board.disk, release.build_time
                 disk.make_slot(
-                    directory / "slot_a.vfat", sizes, directory / "omamori.efi", tools, label="slot_a", epoch=epoch
+                    directory / "boot.vfat", sizes, directory / "omamori.efi", tools, label="boot", epoch=epoch
                 )
                 disk.make_slot(directory / "slot_b.vfat", sizes, None, tools, label="slot_b", epoch=epoch)
 
@@ -323,13 +342,14 @@ class Builder:
             "root.erofs": root / "root.erofs",
             "root.verity": root / "root.verity",
             "omamori.efi": image / "omamori.efi",
+            "boot.vfat": image / "boot.vfat",
             "vars.fd": variables / "vars.fd",
         }
         for name, source in sources.items():
             (out / name).unlink(missing_ok=True)
             copy_sparse(source, out / name)
         contents = {
-            "slot_a": image / "slot_a.vfat",
+            "slot_a": image / "boot.vfat",
             "slot_b": image / "slot_b.vfat",
             "root_a": root / "root.erofs",
             "verity_a": root / "root.verity",
@@ -359,6 +379,8 @@ class Builder:
             "board": release.board.name,
             "model": release.board.model,
             "build_time": release.build_time,
+            "security_epoch": release.security_epoch,
+            "data_version": release.data_version,
             "kernel": kernel_release,
             "roothash": verity.roothash,
             "salt": verity.salt,

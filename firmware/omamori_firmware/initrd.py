@@ -16,7 +16,7 @@ from omamori_firmware.tools import ToolsTree
 
 # Applets that the script uses; each is a link to busybox.
 APPLETS = (
-    "cat", "dd", "echo", "grep", "ip", "mkdir", "modprobe", "mount", "printf", "readlink", "sh", "sleep", "sort",
+    "cat", "dd", "echo", "grep", "ip", "ln", "mkdir", "modprobe", "mount", "printf", "readlink", "sh", "sleep", "sort",
     "switch_root", "tail", "tr", "umount", "wc",
 )  # fmt: skip
 _TOOLS = ("/usr/sbin/dmsetup", "/usr/sbin/e2fsck", "/usr/sbin/mke2fs")
@@ -34,13 +34,13 @@ class Entry:
 
 
 def build_initrd(
-    script: Path, slots: dict[str, str], load: tuple[str, ...], kernel: Kernel, tools: ToolsTree, target: Path
+    script: Path, slots: str, load: tuple[str, ...], kernel: Kernel, tools: ToolsTree, target: Path
 ) -> None:
     """Write a compressed initrd.
 
     Args:
         script: The first program.
-        slots: Slot letter to the identifier of its boot partition.
+        slots: The slots' boot partitions, as `installer.partition_file` gives them.
         load: Modules to load first.
         kernel: Supplies the modules.
         tools: Supplies busybox, the disk tools and the compressor.
@@ -54,7 +54,7 @@ def build_initrd(
         Entry("dev/console", stat.S_IFCHR | 0o600, device=(5, 1)),
         Entry("init", stat.S_IFREG | 0o755, script.read_bytes()),
         Entry("etc/modules", stat.S_IFREG | 0o644, ("\n".join(load) + "\n").encode()),
-        Entry("etc/slots", stat.S_IFREG | 0o644, _slot_file(slots)),
+        Entry("etc/slots", stat.S_IFREG | 0o644, slots.encode()),
         Entry("etc/mtab", stat.S_IFLNK | 0o777, b"/proc/self/mounts"),
         Entry("bin/busybox", stat.S_IFREG | 0o755, tools.path("/usr/bin/busybox").read_bytes()),
         *(Entry(f"bin/{name}", stat.S_IFLNK | 0o777, b"busybox") for name in APPLETS),
@@ -89,10 +89,6 @@ def _write_member(output: io.BytesIO, entry: Entry, number: int) -> None:
     output.write(b"070701" + b"".join(b"%08x" % value for value in fields) + name)
     output.write(b"\0" * (-output.tell() % 4) + entry.data)
     output.write(b"\0" * (-output.tell() % 4))
-
-
-def _slot_file(slots: dict[str, str]) -> bytes:
-    return "".join(f"SLOT_{letter}_GUID={guid.upper()}\n" for letter, guid in sorted(slots.items())).encode()
 
 
 def _programs(tools: ToolsTree) -> Iterator[Entry]:

@@ -77,6 +77,11 @@ class SourceTree:
         return self.top / "firmware" / "wifi"
 
     @property
+    def slots(self) -> Path:
+        """Source of the boot chooser."""
+        return self.top / "firmware" / "slots"
+
+    @property
     def gate(self) -> Path:
         """Source of the gate."""
         return self.top / "firmware" / "gate"

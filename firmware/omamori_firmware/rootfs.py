@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from omamori_firmware import enter, pythonpath
+from omamori_firmware import enter, installer, pythonpath
 from omamori_firmware.errors import SetupError
 from omamori_firmware.files import copy_file, copy_tree
 from omamori_firmware.kernel import Kernel
@@ -36,12 +36,16 @@ class Release:
         flavour: `release` or `dev`.
         board: The board it is for.
         build_time: Newest time the content is known to be of (epoch seconds).
+        security_epoch: A box that has run it takes nothing of a lower epoch any more.
+        data_version: Version of the box's data that it works with.
     """
 
     version: str
     flavour: str
     board: Board
     build_time: int
+    security_epoch: int
+    data_version: int
 
     @property
     def is_release(self) -> bool:
@@ -59,6 +63,7 @@ class Parts:
         kernel: Supplies modules.
         wheels: The device's Python wheels.
         gate: Directory with the gate and its loader.
+        slots: Directory with the boot chooser.
         trust: Directory with the public keys.
     """
 
@@ -67,6 +72,7 @@ class Parts:
     kernel: Kernel
     wheels: Path
     gate: Path
+    slots: Path
     trust: Path
 
 
@@ -96,8 +102,9 @@ def assemble(root: Path, parts: Parts, release: Release, warn: Callable[[str], N
     _install_data_plane(root, parts, warn)
     units = _install_units(root, parts, warn)
     pythonpath.install(root, parts.wheels, parts.tree.device_packages)
-    _install_trust(root, parts.trust)
+    _install_trust(root, parts.trust, warn)
     _write_settings(root, release, parts.kernel)
+    _install_installer(root, parts, release)
     run(enter.command(root, "root", [], ["systemd-sysusers"]), timeout_s=120)
     removed = strip(root, load_strip_list(parts.tree.recipe / "strip.toml"), release=release.is_release)
     pythonpath.compile_all(root)
@@ -151,13 +158,24 @@ def _install_units(root: Path, parts: Parts, warn: Callable[[str], None]) -> lis
     return ours
 
 
-def _install_trust(root: Path, trust: Path) -> None:
+def _install_trust(root: Path, trust: Path, warn: Callable[[str], None]) -> None:
     place = root / _HOME / "trust"
     place.mkdir(parents=True, exist_ok=True)
     for name in TRUSTED:
         if not (trust / name).is_file():
             raise SetupError(f"{trust / name} is not there", hint="omamori-ota keys init DIR, or keys complete DIR")
         copy_file(trust / name, place / name)
+    if (trust / installer.BUNDLE_CA).is_file():
+        copy_file(trust / installer.BUNDLE_CA, place / installer.BUNDLE_CA)
+    else:
+        warn(f"{trust / installer.BUNDLE_CA} is not there: the image takes no bundle")
+
+
+def _install_installer(root: Path, parts: Parts, release: Release) -> None:
+    copy_tree(parts.slots, root / _HOME / "slots")
+    _write(root / _HOME / "slots" / "partitions", installer.partition_file())
+    _write(root / installer.CONFIG_PATH.lstrip("/"), installer.rauc_config(release.board, release.version))
+    _write(root / _HOME / "data-version", f"{release.data_version}\n")
 
 
 def _write_settings(root: Path, release: Release, kernel: Kernel) -> None:
@@ -170,6 +188,8 @@ def _write_settings(root: Path, release: Release, kernel: Kernel) -> None:
         "build_time": release.build_time,
         "kernel": kernel.release,
         "radio": board.radio.expected,
+        "security_epoch": release.security_epoch,
+        "data_version": release.data_version,
     }
     _write(root / _HOME / "release.json", json.dumps(facts, sort_keys=True) + "\n")
     _write(root / _HOME / "board.env", board_environment(board))

@@ -90,7 +90,8 @@ def test_the_image_carries_what_the_contract_names(release_tree: Path) -> None:
     ours = {path.name for path in (home / "python").glob("omamori_*")}
     assert ours == {"omamori_agent", "omamori_protocol", "omamori_hw"}
     facts = json.loads((home / "release.json").read_text())
-    assert set(facts) == {"version", "flavour", "board", "model", "build_time", "kernel", "radio"}
+    known = {"version", "flavour", "board", "model", "build_time", "kernel", "radio", "security_epoch", "data_version"}
+    assert set(facts) == known
     assert (facts["flavour"], facts["board"], facts["model"]) == ("release", "x86_64-uefi", "ZA-SA3500N")
     enabled = release_tree / "usr/lib/systemd/system"
     assert (enabled / "sysinit.target.wants/omamori-wire.service").is_symlink()

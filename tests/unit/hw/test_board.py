@@ -54,7 +54,7 @@ def test_a_radio_is_looked_for_only_where_a_board_may_have_one() -> None:
         ('"bridge", "dm_verity"', '"bridge; reboot", "dm_verity"', "modules.initrd"),
         ('initrd_load = ["bridge"]', 'initrd_load = ["loop"]', "initrd_load"),
         ('console = "ttyS0,115200"', 'console = "ttyS0 init=/bin/sh"', "console"),
-        ("kernel_arguments = []", 'kernel_arguments = ["quiet init=/x"]', "kernel_arguments"),
+        ('"i6300esb.heartbeat=180"', '"quiet init=/x"', "kernel_arguments"),
         ("runtime_s = 60", "runtime_s = 1", "watchdog"),
         ("maximum = 9", "maximum = 1", "ports"),
         ('name = "x86_64-uefi"', 'name = "../x"', "name"),
