@@ -165,7 +165,9 @@ def _compile(out: Path, source: Path, pypi: Path, place: Path, *, tools: ToolsTr
     with cache.workspace("supervisor") as work:
         build = work / "build"
         for name, manifest in VARIANTS.items():
-            # The second variant differs in what is frozen; everything else of the first is used again.
+            # The second variant differs in what is frozen; everything else of the first is used again. Modules of the
+            # same name are told apart by their times only, so none may stay.
+            shutil.rmtree(build / "frozen_mpy", ignore_errors=True)
             for stale in ("frozen_content.c", "supervisor.elf"):
                 (build / stale).unlink(missing_ok=True)
             values = {

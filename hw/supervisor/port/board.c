@@ -48,8 +48,9 @@ int main(void);
 volatile uint32_t board_ms;
 
 static struct {
-    uint32_t magic;
-    uint32_t restarted;
+    uint32_t restarted; // RECORD_MAGIC when the program was left on purpose
+    uint32_t attempts;  // restarts since the program last ran well
+    uint32_t magic;     // RECORD_MAGIC when the rest is whole
     uint32_t length;
     uint32_t check;
     uint8_t bytes[BOARD_KEPT_BYTES];
@@ -146,8 +147,9 @@ __attribute__((section(".isr_vector"), used)) const uint32_t isr_vector[48] = {
 };
 
 void board_init(void) {
-    restarted = record.magic == RECORD_MAGIC && record.restarted == RECORD_MAGIC;
+    restarted = record.restarted == RECORD_MAGIC;
     record.restarted = 0;
+    record.attempts = restarted ? record.attempts + 1 : 0;
     for (int line = 0; line < LINES; line++) {
         UART_DIVIDER(line) = CLOCK_HZ / BAUD;
         UART_CONTROL(line) = line == LINE_LINK ? 1u | 2u | 8u : 1u; // send; the link also receives, with interrupt
@@ -161,6 +163,13 @@ void board_init(void) {
 
 void board_idle(void) {
     __asm volatile("wfi");
+}
+
+void board_link_wait(uint32_t ms) {
+    uint32_t begin = board_ms;
+    while (ring_head == ring_tail && board_ms - begin < ms) {
+        board_idle();
+    }
 }
 
 static void put(int line, uint8_t byte) {
@@ -316,6 +325,14 @@ bool board_was_restarted(void) {
     return restarted;
 }
 
+uint32_t board_attempts(void) {
+    return record.attempts;
+}
+
+void board_runs_well(void) {
+    record.attempts = 0;
+}
+
 const uint8_t *board_kept(size_t *length) {
     if (record.magic != RECORD_MAGIC || record.length > BOARD_KEPT_BYTES ||
         record.check != checksum(record.bytes, record.length)) {
@@ -337,7 +354,12 @@ void board_keep(const uint8_t *from, size_t length) {
 
 _Noreturn void board_restart(void) {
     record.restarted = RECORD_MAGIC;
-    SCB_AIRCR = AIRCR_RESET;
-    for (;;) {
+    SYSTICK_CONTROL = 0;
+    for (int line = 0; line < LINES; line++) {
+        UART_CONTROL(line) = 0;
     }
+    __asm volatile("ldr r0, =_estack\n"
+                   "mov sp, r0\n"
+                   "b c_start\n");
+    __builtin_unreachable();
 }

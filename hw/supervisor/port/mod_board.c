@@ -60,12 +60,18 @@ static mp_obj_t watchdog_feed(void) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_0(watchdog_feed_obj, watchdog_feed);
 
-static mp_obj_t idle(void) {
+static mp_obj_t link_wait(mp_obj_t ms) {
     mp_handle_pending(true);
-    board_idle();
+    board_link_wait((uint32_t)mp_obj_get_int(ms));
     return mp_const_none;
 }
-static MP_DEFINE_CONST_FUN_OBJ_0(idle_obj, idle);
+static MP_DEFINE_CONST_FUN_OBJ_1(link_wait_obj, link_wait);
+
+static mp_obj_t runs_well(void) {
+    board_runs_well();
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_0(runs_well_obj, runs_well);
 
 static mp_obj_t was_restarted(void) {
     return mp_obj_new_bool(board_was_restarted());
@@ -99,7 +105,8 @@ static const mp_rom_map_elem_t globals_table[] = {
     {MP_ROM_QSTR(MP_QSTR_i2c_read), MP_ROM_PTR(&i2c_read_obj)},
     {MP_ROM_QSTR(MP_QSTR_watchdog_start), MP_ROM_PTR(&watchdog_start_obj)},
     {MP_ROM_QSTR(MP_QSTR_watchdog_feed), MP_ROM_PTR(&watchdog_feed_obj)},
-    {MP_ROM_QSTR(MP_QSTR_idle), MP_ROM_PTR(&idle_obj)},
+    {MP_ROM_QSTR(MP_QSTR_link_wait), MP_ROM_PTR(&link_wait_obj)},
+    {MP_ROM_QSTR(MP_QSTR_runs_well), MP_ROM_PTR(&runs_well_obj)},
     {MP_ROM_QSTR(MP_QSTR_was_restarted), MP_ROM_PTR(&was_restarted_obj)},
     {MP_ROM_QSTR(MP_QSTR_kept), MP_ROM_PTR(&kept_obj)},
     {MP_ROM_QSTR(MP_QSTR_keep), MP_ROM_PTR(&keep_obj)},

@@ -13,6 +13,7 @@ from supervisor.pins import Pins
 WATCHDOG_MS = 1000
 INPUTS_MS = 5
 SENSORS_MS = 1000
+WELL_MS = 10000
 HOT_CELSIUS = 85
 _FAULT_EXPANDER, _FAULT_RAIL, _FAULT_HOT, _FAULT_LINE = 8, 4, 2, 1
 
@@ -62,7 +63,7 @@ class App:
         """Work for ever."""
         while True:
             self.step()
-            _board.idle()
+            _board.link_wait(2)
 
     def step(self):
         """Take what has come, act, send."""
@@ -130,6 +131,8 @@ class App:
         self.keeper.power(now, present=inputs[1])
 
     def _measure(self, now):
+        if now >= WELL_MS:
+            _board.runs_well()
         self.pins.check()
         self._celsius = self.pins.celsius()
         self._millivolts = self.pins.millivolts()
