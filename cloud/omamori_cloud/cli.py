@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import logging
 import signal
 import sys
@@ -12,15 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from .as_json import alert_object, box_object, event_object, ledger_object, sums_object
-from .clock import JAPAN, system_clock, to_datetime, to_rfc3339
+from .cli_desk import DESK_COMMANDS, add_desk_commands
+from .cli_output import local_time, print_json, print_table
+from .clock import system_clock, to_rfc3339
 from .config import CloudConfig, load_config
 from .daemon import Daemon
 from .errors import CloudError, QueryError
-from .harmless import harmless
 from .health import assess
 from .page.api import alert_query, ledger_query
 from .store.database import check_schema, migrate, open_database
@@ -75,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     ledger.add_argument("--since", metavar="TIME", help="as for alerts")
     ledger.add_argument("--before", metavar="PLACE", help="continue where an answer's `next` says")
     ledger.add_argument("--limit", metavar="N", help=f"at most so many (1-{MAX_LEDGER}, normally 100)")
+    add_desk_commands(commands, common)
     return parser
 
 
@@ -115,7 +113,7 @@ def _boxes(config: CloudConfig, arguments: argparse.Namespace) -> int:
     judged = [(box, assess(box, now_ms=now_ms, offline_after_s=config.offline_after_s)) for box in reader.boxes()]
     if arguments.json:
         objects = [box_object(box, health, config.names.get(box.device)) for box, health in judged]
-        _print_json({"as_of": to_rfc3339(now_ms), "boxes": objects})
+        print_json({"as_of": to_rfc3339(now_ms), "boxes": objects})
         return 0
     rows = [
         (
@@ -125,11 +123,11 @@ def _boxes(config: CloudConfig, arguments: argparse.Namespace) -> int:
             ", ".join(health.findings) or "protecting",
             f"{box.firmware or '?'} ({box.slot.name if box.slot else '?'})",
             f"{box.feed_serial or '?'} {box.feed_state.word if box.feed_state is not None else ''}",
-            _local(box.last_contact_ms),
+            local_time(box.last_contact_ms),
         )
         for box, health in judged
     ]
-    _print_table(("box", "name", "presence", "health", "firmware", "feed", "last contact"), rows)
+    print_table(("box", "name", "presence", "health", "firmware", "feed", "last contact"), rows)
     return 0
 
 
@@ -142,7 +140,7 @@ def _alerts(config: CloudConfig, arguments: argparse.Namespace) -> int:
     query = alert_query({name: value for name, value in given.items() if value is not None}, now_ms)
     page = _reader(config).alerts(query)
     if arguments.json:
-        _print_json(
+        print_json(
             {
                 "as_of": to_rfc3339(now_ms),
                 "alerts": [alert_object(alert) for alert in page.alerts],
@@ -155,7 +153,7 @@ def _alerts(config: CloudConfig, arguments: argparse.Namespace) -> int:
         arrow = {"in": "<-", "out": "->"}.get(alert.direction.word if alert.direction else "", "--")
         rows.append(
             (
-                _local(alert.occurred_ms),
+                local_time(alert.occurred_ms),
                 alert.device,
                 alert.severity.stars,
                 alert.function.word if alert.function else "",
@@ -165,18 +163,18 @@ def _alerts(config: CloudConfig, arguments: argparse.Namespace) -> int:
                 str(alert.count),
             )
         )
-    _print_table(("time (JST)", "box", "", "function", "terminal and other side", "action", "rule", "count"), rows)
+    print_table(("time (JST)", "box", "", "function", "terminal and other side", "action", "rule", "count"), rows)
     return 0
 
 
 def _events(config: CloudConfig, arguments: argparse.Namespace) -> int:
     events = _reader(config).happenings(100)
     if arguments.json:
-        _print_json({"as_of": to_rfc3339(system_clock()), "events": [event_object(event) for event in events]})
+        print_json({"as_of": to_rfc3339(system_clock()), "events": [event_object(event) for event in events]})
         return 0
     rows = [
         (
-            _local(event.occurred_ms),
+            local_time(event.occurred_ms),
             event.device,
             event.kind.word,
             f"{event.feed_serial} {event.feed_state.word}" if event.feed_state is not None else "",
@@ -184,7 +182,7 @@ def _events(config: CloudConfig, arguments: argparse.Namespace) -> int:
         )
         for event in events
     ]
-    _print_table(("time (JST)", "box", "kind", "feed", "text"), rows)
+    print_table(("time (JST)", "box", "kind", "feed", "text"), rows)
     return 0
 
 
@@ -198,7 +196,7 @@ def _ledger(config: CloudConfig, arguments: argparse.Namespace) -> int:
     reader = _reader(config)
     page = reader.ledger(query)
     if arguments.json:
-        _print_json(
+        print_json(
             {
                 "as_of": to_rfc3339(now_ms),
                 "device": query.device,
@@ -209,30 +207,17 @@ def _ledger(config: CloudConfig, arguments: argparse.Namespace) -> int:
         )
         return 0
     rows = [
-        (_local(entry.occurred_ms), entry.reason.word, str(entry.seconds), str(entry.packets), str(entry.size_bytes))
+        (
+            local_time(entry.occurred_ms),
+            entry.reason.word,
+            str(entry.seconds),
+            str(entry.packets),
+            str(entry.size_bytes),
+        )
         for entry in page.entries
     ]
-    _print_table(("time (JST)", "reason", "seconds", "packets", "bytes"), rows)
+    print_table(("time (JST)", "reason", "seconds", "packets", "bytes"), rows)
     return 0
-
-
-def _local(at_ms: int | None) -> str:
-    return "never" if at_ms is None else f"{to_datetime(at_ms).astimezone(JAPAN):%Y-%m-%d %H:%M:%S}"
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2))
-
-
-def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    if not sys.stdout.isatty():  # one line each, for grep
-        for row in rows:
-            print("\t".join(harmless(cell) for cell in row))
-        return
-    table = Table(*header, box=None, header_style="bold")
-    for row in rows:
-        table.add_row(*(harmless(cell).replace("[", r"\[") for cell in row))
-    Console().print(table)
 
 
 _COMMANDS = {
@@ -242,6 +227,7 @@ _COMMANDS = {
     "alerts": _alerts,
     "events": _events,
     "ledger": _ledger,
+    **DESK_COMMANDS,
 }
 
 

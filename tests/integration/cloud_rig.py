@@ -188,10 +188,10 @@ class Cloud:
 class Rig:
     """All of it, and the order of taking it down."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, extra: str = "") -> None:
         self.pki = Pki(folder / "pki")
         self.broker = Mosquitto(folder / "broker", self.pki.service, self.pki.devices)
-        self.cloud = Cloud(folder / "cloud", self.broker.port, self.pki)
+        self.cloud = Cloud(folder / "cloud", self.broker.port, self.pki, extra=extra)
         self._boxes: list[FakeBox] = []
 
     def box(self, device: str = "ZA35-000001", *, will: bytes | None = None) -> FakeBox:
@@ -207,8 +207,8 @@ class Rig:
 
 
 @contextlib.contextmanager
-def running_rig(folder: Path) -> Iterator[Rig]:
-    rig = Rig(folder)
+def running_rig(folder: Path, *, extra: str = "") -> Iterator[Rig]:
+    rig = Rig(folder, extra=extra)
     try:
         rig.broker.start()
         rig.cloud.start()
