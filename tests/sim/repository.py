@@ -144,6 +144,8 @@ class FileServer:
         self.files = files
         self.behaviours: dict[str, Behaviour] = {}
         self.requests: list[str] = []
+        self.ranges: list[str] = []
+        self.sent: dict[str, int] = {}
         self.connections = 0
         self.keeps_alive = True
         self.stopping = threading.Event()
@@ -212,6 +214,9 @@ class _Handler(BaseHTTPRequestHandler):
             behaviour(self)
             return
         data = owner.files.get(path)
+        if data is not None and "Range" in self.headers:
+            answer_range(self, data)
+            return
         answer(self, 404 if data is None else 200, data or b"not found")
 
     def log_message(self, *_args: Any) -> None:
@@ -226,6 +231,26 @@ def answer(handler: BaseHTTPRequestHandler, status: int, body: bytes, **headers:
         handler.send_header(name, value)
     handler.end_headers()
     handler.wfile.write(body)
+
+
+def answer_range(handler: BaseHTTPRequestHandler, data: bytes, *, cut_after: int | None = None, **headers: str) -> None:
+    """Send what ``Range: bytes=a-b`` asks for; with `cut_after`, the connection breaks after so many bytes."""
+    owner: FileServer = handler.server.owner  # type: ignore[attr-defined]
+    wanted = handler.headers["Range"]
+    owner.ranges.append(wanted)
+    first, _, last = wanted.removeprefix("bytes=").partition("-")
+    start, end = int(first), min(int(last) + 1 if last else len(data), len(data))
+    handler.send_response(206)
+    given = {"Content-Length": str(end - start), "Content-Range": f"bytes {start}-{end - 1}/{len(data)}"} | headers
+    for name, value in given.items():
+        handler.send_header(name, value)
+    handler.end_headers()
+    body = data[start:end] if cut_after is None else data[start : min(end, start + cut_after)]
+    path = handler.path.lstrip("/")
+    owner.sent[path] = owner.sent.get(path, 0) + len(body)
+    handler.wfile.write(body)
+    if len(body) < end - start:
+        handler.close_connection = True
 
 
 def status(code: int, body: bytes = b"", **headers: str) -> Behaviour:
