@@ -81,7 +81,8 @@ def view_report(
     decided = ""
     if report.decided_ms is not None:
         when = view_time(report.decided_ms, now_ms, words).words
-        decided = text.decided.format(time=when, by=harmless(report.decided_by, limit=60) or text.nobody)
+        by = harmless(report.decided_by, limit=60)
+        decided = text.decided.format(time=when, by=by) if by else when
     return ReportView(
         number=report.number,
         label=text.number.format(number=report.number),

@@ -84,6 +84,7 @@ class ReportWords:
     none: str
     older: str
     newest: str
+    back: str
     all: str
     when: str
     what: str

@@ -73,6 +73,7 @@ REPORTS = ReportWords(
     none="There are no reports",
     older="Older reports",
     newest="Back to the newest",
+    back="Back to the list",
     all="All",
     when="Received",
     what="About",
