@@ -21,8 +21,8 @@ EXPLAIN = ExplainWords(
     no_book="検知データの内容がまだ届いていません",
     no_book_help="運用者が検知データを作成すると、ここで理由を調べられます。誤検知の連絡は今でも送れます。",
     verdicts={
-        Verdict.BLOCKED: Said(title="遮断しています", text="この検知データを使う機器は、これに当たる通信を止めます。"),
-        Verdict.LOGGED: Said(title="記録だけしています", text="この検知データを使う機器は、これに当たる通信を止めずに記録します。"),
+        Verdict.BLOCKED: Said(title="遮断しています", text="これに当たる通信を止めます。"),
+        Verdict.LOGGED: Said(title="記録だけしています", text="これに当たる通信を、止めずに記録します。"),
         Verdict.ALLOWED: Said(
             title="止めていません（対象から外しています）",
             text="情報源には載っていますが、検知データから外しています。",
