@@ -14,7 +14,7 @@ from rich.console import Console
 from omamori_signatures.engine import Engine
 
 from . import bench, bench_faults, bench_faults_report, bench_feed, bench_office, bench_wire, bench_wire_report, machine
-from .benchmark import Benchmark
+from .benchmark import Benchmark, parse_benchmark
 from .display import Display
 from .native_wire import obtain_programs
 from .rule_set import RuleSet, obtain_rules
@@ -58,7 +58,7 @@ def _wire(options: argparse.Namespace, display: Display) -> Benchmark:
 def _feed(options: argparse.Namespace, display: Display) -> Benchmark:
     settings = dataclasses.replace(LabSettings(), state=options.state.absolute(), page_port=0)
     lists = options.lists or (Path(found) if (found := os.environ.get(LISTS_VARIABLE)) else None)
-    return bench_feed.measure(
+    result = bench_feed.measure(
         settings,
         display,
         lists=lists,
@@ -66,6 +66,10 @@ def _feed(options: argparse.Namespace, display: Display) -> Benchmark:
         only=options.only,
         indicators=options.indicators,
     )
+    before = options.out / "benchmarks" / f"{result.name}.json"
+    if not options.only or not before.exists():
+        return result
+    return bench_feed.merge(parse_benchmark(before.read_bytes(), before.name), result)
 
 
 def _faults(options: argparse.Namespace, display: Display) -> Benchmark:
@@ -100,7 +104,7 @@ def _office(options: argparse.Namespace, display: Display) -> Benchmark:
 
 BENCHES = {
     "chain": _Bench("image, build, boot, agent, traffic through the box in QEMU", _chain),
-    "feed": _Bench("increments, compiling, activating, lookups, and published → blocked", _feed),
+    "feed": _Bench("increments, compiling, activating, lookups, ways back, and published → blocked", _feed),
     "wire": _Bench("bare bridge, stock engine and Omamori at native speed", _wire),
     "faults": _Bench("how long each failure interrupts traffic", _faults),
     "office": _Bench("a hundred office PCs for ten minutes", _office),
@@ -125,7 +129,13 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--seconds", type=_positive, metavar="S", help="wire: of one measurement (2); office: in all (600)"
     )
-    command.add_argument("--only", type=_names, default=[], metavar="A,B", help="wire, faults and feed: only these")
+    command.add_argument(
+        "--only",
+        type=_names,
+        default=[],
+        metavar="A,B",
+        help=f"wire, faults and feed: only these; feed: {', '.join(bench_feed.PARTS)}",
+    )
     command.add_argument(
         "--rules",
         type=Path,
@@ -138,7 +148,11 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "--lists", type=Path, metavar="DIR", help=f"feed: directory with archives of real lists (or {LISTS_VARIABLE})"
     )
     command.add_argument(
-        "--indicators", type=_positive, default=100, metavar="N", help="feed: published in the lab, %(default)s"
+        "--indicators",
+        type=_positive,
+        default=100,
+        metavar="N",
+        help="feed: published one after the other, %(default)s",
     )
     command.add_argument("--boots", type=_positive, default=3, metavar="N", help="chain: later boots, %(default)s")
     command.add_argument("--warm-only", action="store_true", help="chain: leave out the build without any cache")

@@ -1,38 +1,38 @@
-"""Measures the feed: bytes of increments, compiling, activating, memory, lookups, and published → blocked.
+"""Measures the feed: bytes of increments, compiling, activating, memory, lookups, ways back, published → blocked.
 
-The first five natively, with the agent's own code, the real engine and the real gate; the last in the lab, with the
-box in QEMU. Lists and rules are real ones where the user gives directories of them, else generated; the result says so.
+Natively, with the agent's own code, the real engine and the real gate; published → blocked once more in the lab, with
+the box in QEMU. Lists and rules are real ones where the user gives directories of them, else generated; the result says
+so. Each part can be measured by itself; what was measured of the others before stays in the result.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import hashlib
 import random
 import resource
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from omamori_protocol.feed_manifest import FeedManifest, ListKind, PackFile, PackList, PackRules
-from omamori_protocol.vocabulary import Action, Function, Severity
-from omamori_signatures.engine import Engine
-from omamori_signatures.pack_writer import write_pack
+from omamori_protocol.feed_manifest import ListKind
 
-from . import machine, products
+from . import bench_feed_chain, machine, products
 from .addresses import NEW_DOMAIN, PC2, ROUTER_IPV4
 from .benchmark import Benchmark, Figure, median
+from .errors import SetupError
 from .feed_history import read_histories, read_names
 from .feed_lane import Activation, FeedLane
 from .feed_lookups import engine_us_per_query
+from .feed_packs import write_feed_pack
 from .lab import Lab
 from .measured_lanes import memory_mib
 from .native_wire import obtain_programs
 from .progress import Progress
-from .rule_set import RuleSet, obtain_rules
+from .public_rules import obtain_public_rules
+from .rule_set import RuleSet
 from .run import run
 from .settings import LabSettings
 from .waiting import wait_for
@@ -40,10 +40,11 @@ from .waiting import wait_for
 NAME = "feed"
 NAMES, DIGESTS, ADDRESSES = 1_000_000, 200_000, 100_000
 _CHANGES = 10_000
-_RULES = (20_000, 40_000)
+_RULES = {"20000": 20_000, "40000": 40_000}
+PARTS = ("increments", "compile", *_RULES, "lookups", "chain", "back", "blocked")
 _BUDGET_MIB = 1024
 _MIB = 1 << 20
-_BUFFERS = (("dns", "dns.query"), ("http", "http.host"), ("tls", "tls.sni"), ("quic", "quic.sni"))
+_MEASURED = "measured"  # in the details: names of figures by part
 _TOML = """\
 format = 1
 engine_min = "8.0.0"
@@ -109,58 +110,6 @@ class Indicators:
         )
 
 
-def write_feed_pack(
-    path: Path, serial: int, rules: RuleSet, lists: Mapping[str, tuple[ListKind, Sequence[bytes]]], *, extra: str = ""
-) -> int:
-    """Write a pack of these rules and lists; return its bytes."""
-    files = {f"lists/{name}.txt": b"".join(line + b"\n" for line in lines) for name, (_kind, lines) in lists.items()}
-    matching = "".join(_list_rules(name, kind, number) for number, (name, (kind, _lines)) in enumerate(lists.items()))
-    files["rules/bench.rules"] = rules.text + matching.encode() + extra.encode()
-    manifest = FeedManifest(
-        serial=serial,
-        created="2026-11-22T00:00:00Z",
-        channel="bench",
-        engine_min="8.0.0",
-        files=tuple(PackFile(path=name, size=len(data), sha256=_sha256(data)) for name, data in files.items()),
-        lists=tuple(
-            PackList(
-                name=name,
-                kind=kind,
-                path=f"lists/{name}.txt",
-                count=len(lines),
-                function=Function.VIRUS if kind is ListKind.SHA256 else Function.DANGEROUS_SITE,
-                severity=Severity.TWO,
-                action=Action.BLOCKED,
-            )
-            for name, (kind, lines) in lists.items()
-        ),
-        # The engine leaves out some rules of public sets; how many is not the activation's business here.
-        rules=(PackRules(path="rules/bench.rules", count=0),),
-    )
-    data = write_pack(manifest, files)
-    path.write_bytes(data)
-    return len(data)
-
-
-def _list_rules(name: str, kind: ListKind, number: int) -> str:
-    sid = 1_900_000 + 20 * number
-    if kind is ListKind.SHA256:
-        return f'drop tcp any any -> any any (msg:"digest"; filesha256:{name}.sha256; sid:{sid};)\n'
-    if kind is not ListKind.DOMAIN:
-        return ""
-    text = ""
-    for offset, (protocol, buffer) in enumerate(_BUFFERS):
-        head = f'{"drop:packet" if protocol == "dns" else "drop"} {protocol} any any -> any any (msg:"name"; '
-        exact, domain = f"{buffer}; to_lowercase; dataset:", f"{buffer}; to_lowercase; domain; dataset:"
-        text += f"{head}{domain}isset,{name}; sid:{sid + 2 * offset};)\n"
-        text += f"{head}{exact}isset,{name}; {domain}isnotset,{name}; sid:{sid + 2 * offset + 1};)\n"
-    return text
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
 def measure(
     settings: LabSettings,
     progress: Progress,
@@ -170,52 +119,136 @@ def measure(
     only: Sequence[str] = (),
     indicators: int = 100,
 ) -> Benchmark:
-    """Measure everything, or only some parts: ``increments``, ``compile``, ``native``, ``blocked``.
+    """Measure everything, or only some parts.
 
     Args:
         settings: Of the lab.
         progress: Told what is being done.
         lists: Directory of real lists, see `feed_history`.
-        rules: Directories of real rules, see `rule_set`.
-        only: Parts to measure; empty for all.
-        indicators: How many are published and waited for in the lab.
+        rules: Directories of real rules, see `public_rules`.
+        only: Some of `PARTS`; empty for all.
+        indicators: How many are published and waited for, natively and in the lab.
+
+    Raises:
+        SetupError: There is no such part.
     """
-    figures: list[Figure] = []
-    details: dict[str, Any] = {}
-    versions: dict[str, str] = {}
-    if lists is not None and _wanted(only, "increments"):
-        progress.step("increments of real lists")
-        figures += _increments(lists)
-    if _wanted(only, "compile") or _wanted(only, "native"):
-        progress.step("indicators")
-        found = Indicators.obtain(lists)
-        versions["lists"] = found.origin
-        scratch = settings.state / "bench-feed"
-        scratch.mkdir(parents=True, exist_ok=True)
-        if _wanted(only, "compile"):
-            progress.step("compile")
-            figures += _compile(found, scratch)
-        if _wanted(only, "native"):
-            figures += _native(found, rules, scratch, progress, details)
-    if _wanted(only, "blocked"):
-        products.ensure_keys(settings.keys)
-        lab = Lab(settings, progress)
-        with lab.running():
-            lab.boot()
-            figures += _blocked(lab, progress, indicators)
+    if unknown := set(only) - set(PARTS):
+        raise SetupError(f"no part {', '.join(sorted(unknown))} of this bench", hint=", ".join(PARTS))
+    run_ = _Run(settings, progress, lists, rules, indicators)
+    taken = {part: tuple(run_.measure(part)) for part in PARTS if part in (only or PARTS)}
     return Benchmark(
         name=NAME,
         title="The feed",
         date=dt.datetime.now(dt.UTC).strftime("%Y-%m-%d"),
         machine=machine.describe(),
-        versions=versions,
-        figures=tuple(figures),
-        details=details,
+        versions=run_.versions,
+        figures=tuple(figure for figures in taken.values() for figure in figures),
+        details={
+            **run_.details,
+            _MEASURED: {part: [figure.name for figure in figures] for part, figures in taken.items()},
+        },
     )
 
 
-def _wanted(only: Sequence[str], part: str) -> bool:
-    return not only or part in only
+def merge(old: Benchmark, new: Benchmark) -> Benchmark:
+    """Return a result with the parts of `new` and, of those that it lacks, what `old` has."""
+    taken: dict[str, list[Figure]] = {}
+    for result in (old, new):
+        figures = {figure.name: figure for figure in result.figures}
+        for part, names in result.details.get(_MEASURED, {}).items():
+            taken[part] = [figures[name] for name in names if name in figures]
+    return dataclasses.replace(
+        new,
+        versions={**old.versions, **new.versions},
+        figures=tuple(figure for part in PARTS for figure in taken.get(part, ())),
+        details={
+            **old.details,
+            **new.details,
+            _MEASURED: {part: [figure.name for figure in figures] for part, figures in taken.items()},
+        },
+    )
+
+
+class _Run:
+    """One run: what several parts need is obtained once."""
+
+    def __init__(
+        self,
+        settings: LabSettings,
+        progress: Progress,
+        lists: Path | None,
+        rules: Sequence[Path],
+        indicators: int,
+    ) -> None:
+        self._settings = settings
+        self._progress = progress
+        self._lists = lists
+        self._rules = rules
+        self._count = indicators
+        self._scratch = settings.state / "bench-feed"
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        self._indicators: Indicators | None = None
+        self.versions: dict[str, str] = {}
+        self.details: dict[str, Any] = {}
+
+    def measure(self, part: str) -> Iterator[Figure]:
+        """Measure one part."""
+        self._progress.step(f"feed: {part}")
+        if part in _RULES:
+            yield from self._activate(_RULES[part], has_changes=part == next(iter(_RULES)))
+            return
+        match part:
+            case "increments":
+                yield from _increments(self._lists) if self._lists is not None else ()
+            case "compile":
+                yield from _compile(self._found(), self._scratch)
+            case "lookups":
+                yield from self._lookups()
+            case "chain":
+                yield from bench_feed_chain.published_to_blocked(self._scratch, self._progress, self._count)
+            case "back":
+                yield from bench_feed_chain.ways_back(self._scratch, self._rules, self._progress)
+            case _:
+                yield from self._blocked()
+
+    def _found(self) -> Indicators:
+        if self._indicators is None:
+            self._indicators = Indicators.obtain(self._lists)
+            self.versions["lists"] = self._indicators.origin
+        return self._indicators
+
+    def _activate(self, wanted: int, *, has_changes: bool) -> Iterator[Figure]:
+        found = self._found()
+        lane = FeedLane(*obtain_programs())
+        lane.start()
+        try:
+            # Public sets hold some rules that this engine does not load; the box would refuse the whole pack.
+            rules = lane.loadable(obtain_public_rules(self._rules, wanted))
+            self.versions["rules"] = rules.origin
+            yield from _activations(lane, found, rules, wanted, self._scratch, self.details)
+            if has_changes:
+                yield from _changes(lane, found)
+        finally:
+            lane.stop()
+
+    def _lookups(self) -> Iterator[Figure]:
+        lane = FeedLane(*obtain_programs())
+        lane.start()
+        try:
+            pack = self._scratch / "small.tar.gz"
+            rules = lane.loadable(obtain_public_rules(self._rules, next(iter(_RULES.values()))))
+            write_feed_pack(pack, 1, rules, {"names": (ListKind.DOMAIN, [b"malware.test"])})
+            lane.activate(lane.take(pack, 1))
+            yield _lookup("lookup, list of one name", lane)
+        finally:
+            lane.stop()
+
+    def _blocked(self) -> Iterator[Figure]:
+        products.ensure_keys(self._settings.keys)
+        lab = Lab(self._settings, self._progress)
+        with lab.running():
+            lab.boot()
+            yield from _blocked(lab, self._progress, self._count)
 
 
 def _increments(lists: Path) -> Iterator[Figure]:
@@ -275,38 +308,8 @@ def _compile(found: Indicators, scratch: Path) -> Iterator[Figure]:
     )
 
 
-def _native(
-    found: Indicators, directories: Sequence[Path], scratch: Path, progress: Progress, details: dict[str, Any]
-) -> Iterator[Figure]:
-    programs, tree = obtain_programs()
-    for wanted in _RULES:
-        progress.step(f"activation of {wanted} rules")
-        lane = FeedLane(programs, tree)
-        lane.start()
-        try:
-            # Public sets hold some rules that this engine does not load; the box would refuse the whole pack.
-            rules = lane.loadable(obtain_rules(directories, wanted, Engine.in_root(tree)))
-            yield from _activations(lane, found, rules, scratch, details)
-            if wanted == _RULES[0]:
-                progress.step("changes and lookups")
-                yield from _changes(lane, found)
-        finally:
-            lane.stop()
-    progress.step("lookups without lists")
-    bare = FeedLane(programs, tree)
-    bare.start()
-    try:
-        pack = scratch / "small.tar.gz"
-        small = {"names": (ListKind.DOMAIN, [b"malware.test"])}
-        write_feed_pack(pack, 1, bare.loadable(obtain_rules(directories, _RULES[0], Engine.in_root(tree))), small)
-        bare.activate(bare.take(pack, 1))
-        yield _lookup("lookup, list of one name", bare)
-    finally:
-        bare.stop()
-
-
 def _activations(
-    lane: FeedLane, found: Indicators, rules: RuleSet, scratch: Path, details: dict[str, Any]
+    lane: FeedLane, found: Indicators, rules: RuleSet, wanted: int, scratch: Path, details: dict[str, Any]
 ) -> Iterator[Figure]:
     lists = {
         "names": (ListKind.DOMAIN, found.names),
@@ -324,22 +327,28 @@ def _activations(
     began = time.monotonic()
     feed = lane.take(first, 1)
     yield Figure(
-        name=f"unpacking, {rules.count} rules",
+        name=f"unpacking, {wanted} rules",
         value=round(time.monotonic() - began, 1),
         unit="s",
         explanation=f"A whole pack of {packed / _MIB:.1f} MiB ({size}) into the box's store, checked line by line.",
     )
-    yield from _activation(f"full activation, {rules.count} rules", lane.activate(feed), f"{size}, new lists: restart")
+    yield from _activation(f"full activation, {wanted} rules", lane.activate(feed), f"{size}, new lists: restart")
     feed = lane.take(second, 2)
-    yield from _activation(f"activation by reload, {rules.count} rules", lane.activate(feed), "one rule more: reload")
+    yield from _activation(f"activation by reload, {wanted} rules", lane.activate(feed), "one rule more: reload")
     yield Figure(
-        name=f"engine, {rules.count} rules and all lists",
+        name=f"engine, {wanted} rules and all lists",
         value=round(memory_mib(lane.engine.pid)),
         unit="MiB",
-        explanation=f"Resident memory of the engine afterwards: {size}.",
+        explanation=f"Resident memory of the engine afterwards: {size} ({rules.origin}).",
+    )
+    yield Figure(
+        name=f"gate, {len(found.addresses)} addresses",
+        value=round(lane.gate_bytes() / _MIB, 1),
+        unit="MiB",
+        explanation="Memory of the kernel for all maps of the gate then, as the kernel counts it.",
     )
     stats = lane.control.ruleset_stats()
-    details[f"{rules.count} rules"] = {"origin": rules.origin, "loaded": stats.loaded, "failed": stats.failed}
+    details[f"{wanted} rules"] = {"origin": rules.origin, "loaded": stats.loaded, "failed": stats.failed}
 
 
 def _activation(name: str, done: Activation, what: str) -> Iterator[Figure]:

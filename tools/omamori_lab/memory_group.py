@@ -34,6 +34,12 @@ class MemoryGroup:
         """What its processes use."""
         return int(self._read("memory.usage_in_bytes" if self._is_old else "memory.current"))
 
+    @property
+    def kills(self) -> int:
+        """How often the kernel has killed a process of it for want of memory."""
+        lines = self._read("memory.oom_control" if self._is_old else "memory.events").splitlines()
+        return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
     @contextlib.contextmanager
     def existing(self) -> Iterator[None]:
         """Make it, and remove it when its last process has ended.

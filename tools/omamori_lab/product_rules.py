@@ -65,7 +65,7 @@ def compile_rules(directories: Sequence[Path], engine: Engine | None) -> PublicR
     try:
         source = read_catalogue(_DATA / "sources.toml").find(_SOURCE)
         policy = read_policy(_DATA / "policy.toml")
-        newest = _newest(source, [path for directory in directories for path in _files(directory)])
+        newest = _newest(source, [path for directory in directories for path in rule_files(directory)])
         shipped = adapt_rules(newest, source.sids, policy, RuleTally(), is_own=False)
         taken = {rule.sid for rule in shipped}
         rest = [rule for rule, is_active in newest if is_active and rule.sid not in taken]
@@ -117,7 +117,12 @@ def _kind(kind: PolicyKind) -> ListKind:
     return {PolicyKind.DOMAIN: ListKind.DOMAIN, PolicyKind.IP: ListKind.IP, PolicyKind.SHA256: ListKind.SHA256}[kind]
 
 
-def _files(directory: Path) -> Iterator[Path]:
+def rule_files(directory: Path) -> Iterator[Path]:
+    """Yield the files of rules, and archives of such, below a directory.
+
+    Raises:
+        SetupError: It is none, or holds more than it should.
+    """
     if not directory.is_dir():
         raise SetupError(f"{directory} is no directory", hint="give a directory with *.rules files or archives of them")
     count = 0

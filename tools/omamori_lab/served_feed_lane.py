@@ -22,7 +22,7 @@ from omamori_agent.feed.reporter import FeedReporter
 from omamori_agent.feed.trust import FeedRepository
 from omamori_agent.feed.worker import FeedWorker
 from omamori_agent.status import Status
-from omamori_protocol.vocabulary import FeedState
+from omamori_protocol.vocabulary import EngineState, FeedState
 
 from .errors import LabError
 from .feed_lane import FeedLane, Nowhere
@@ -91,6 +91,11 @@ class ServedFeedLane(FeedLane):
         """How often the engine has ended."""
         return self._deaths
 
+    @property
+    def packs_fetched(self) -> int:
+        """How many whole packs the box has asked for."""
+        return self._served.asked(".pack.tar.gz")
+
     def publish(self, pack: Path, serial: int, *, since: Path | None = None) -> float:
         """Publish a pack, with the increment that leads to it if the one before is given, and announce it.
 
@@ -144,6 +149,10 @@ class ServedFeedLane(FeedLane):
             detail=lambda: f"{self.status.get()} {self.engine.tail()}",
         )
 
+    def is_answering(self) -> bool:
+        """Tell whether the engine inspects now, asked by itself and not by the watch, which looks once a second."""
+        return self.watch.probe().state is EngineState.INSPECTING
+
     def is_quarantined(self, serial: int) -> bool:
         """Tell whether the box never takes this serial again."""
         return self.store.record.quarantine_reason(serial) is not None
@@ -171,7 +180,7 @@ class _Repository:
     def __init__(self, directory: Path) -> None:
         self._directory = directory / "published"
         self._keys, self._files = self._directory / "keys", self._directory / "repository"
-        self._server: http.server.ThreadingHTTPServer | None = None
+        self._server: _Server | None = None
         self._published = 0
 
     @property
@@ -201,7 +210,7 @@ class _Repository:
         context.load_cert_chain(tls / "tls.crt", tls / "tls.key")
         handler = functools.partial(_Handler, directory=str(self._files))
         self._server = server = _Server(("127.0.0.1", 0), handler)
-        server.context = context
+        server.context, server.asked = context, []
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
     def stop(self) -> None:
@@ -210,6 +219,10 @@ class _Repository:
             self._server.shutdown()
             self._server.server_close()
             self._server = None
+
+    def asked(self, ending: str) -> int:
+        """Return how many files with such a name were asked for."""
+        return sum(path.endswith(ending) for path in self._server.asked) if self._server is not None else 0
 
     def publish(self, pack: Path, since: Path | None) -> float:
         """Publish a pack; see `ServedFeedLane.publish`."""
@@ -231,6 +244,7 @@ class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
     context: ssl.SSLContext
+    asked: list[str]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is none of our business."""
@@ -248,4 +262,5 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         super().setup()
 
     def log_message(self, *_args: Any) -> None:
-        """Say nothing."""
+        """Take note of what was asked for."""
+        self.server.asked.append(self.path)

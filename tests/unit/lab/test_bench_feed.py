@@ -9,7 +9,8 @@ import pytest
 
 from omamori_agent.feed.lists import check_networks
 from omamori_lab import bench_feed
-from omamori_lab.bench_feed import Indicators, write_feed_pack
+from omamori_lab.bench_feed import Indicators
+from omamori_lab.feed_packs import write_feed_pack
 from omamori_lab.rule_set import generate_rules
 from omamori_protocol.feed_manifest import ListKind
 from omamori_protocol.feed_pack import unpack
