@@ -96,6 +96,19 @@ class Candidate:
         with self._repository.changing() as current:
             return self._offer(current)
 
+    def newest(self) -> int:
+        """Return the newest serial on offer: the candidate's, or without one that of the channel's pack.
+
+        Raises:
+            RejectedError: Nothing is published for the channel.
+        """
+        with self._repository.changing() as current:
+            targets = current.delegated[FEED].signed.targets
+            target = targets.get(self._candidate_path) or targets.get(self._path)
+            if target is None:
+                raise RejectedError(f"nothing is published for the channel {self._channel!r}")
+            return offer_of(target).serial
+
     def reach(self, permille: int) -> Published:
         """Offer the candidate to more of the fleet.
 

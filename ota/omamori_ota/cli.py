@@ -20,6 +20,7 @@ from omamori_protocol.topics import Leaf, check_channel, device_topic
 
 from . import announcement, factory, keys, packs, pki
 from .broker import BrokerAddress, publish
+from .candidate import Candidate
 from .cli_candidate import CandidateCommands, add_candidate_commands
 from .clock import parse_duration, system_clock
 from .enrolment_server import ServerLimits
@@ -107,12 +108,10 @@ def _publish_feed(options: argparse.Namespace) -> None:
 def _announce(options: argparse.Namespace) -> None:
     broker = _broker(options)
     channel = check_channel(options.channel)
-    serials = {feed.channel: feed.serial for feed in _repository(options).status().feeds}
-    if channel not in serials:
-        raise RejectedError(f"nothing is published for the channel {channel!r}")
+    serial = Candidate(_repository(options), channel).newest()
     if broker is not None:
-        announcement.announce(broker, channel, serials[channel])
-    print(f"announced feed channel={channel} serial={serials[channel]}")
+        announcement.announce(broker, channel, serial)
+    print(f"announced feed channel={channel} serial={serial}")
 
 
 def _refresh(options: argparse.Namespace) -> None:

@@ -64,7 +64,8 @@ class CandidateCommands:
             else:
                 _print_step(step, as_json=options.json)
                 if step.published is not None and broker is not None:
-                    announcement.announce(broker, channel, step.serial)
+                    is_halted = step.decision.move is Move.HALT
+                    announcement.announce(broker, channel, self._everyones(options) if is_halted else step.serial)
                 if not options.watch or step.decision.move in (Move.HALT, Move.DONE):
                     return
             time.sleep(options.every)
@@ -77,7 +78,10 @@ class CandidateCommands:
     def withdraw(self, options: argparse.Namespace) -> None:
         """Take the candidate back."""
         broker = self._broker(options)
-        self._tell(self._candidate(options).withdraw(), broker, "withdrawn", as_json=options.json)
+        done = self._candidate(options).withdraw()
+        self._tell(done, None, "withdrawn", as_json=options.json)
+        if broker is not None:
+            announcement.announce(broker, done.channel, self._everyones(options))
 
     def show(self, options: argparse.Namespace) -> None:
         """Say what is on trial."""
@@ -86,6 +90,11 @@ class CandidateCommands:
             print(json.dumps({"channel": options.channel, "serial": offer.serial, "permille": offer.permille}))
         else:
             print(f"channel={options.channel} serial={offer.serial} reached={offer.permille}/1000")
+
+    def _everyones(self, options: argparse.Namespace) -> int:
+        """Return the serial of the channel's pack: what boxes with a withdrawn candidate are told to go back to."""
+        channel = check_channel(options.channel)
+        return next(feed.serial for feed in self._repository(options).status().feeds if feed.channel == channel)
 
     def _candidate(self, options: argparse.Namespace) -> Candidate:
         return Candidate(self._repository(options), check_channel(options.channel))

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
+import re
 import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from . import addresses
 from .configs import PUBLISHER_CLIENT
@@ -21,6 +24,7 @@ from .settings import CHANNEL, LabSettings
 
 _TIMEOUT_S = 60.0
 _DANGEROUS_LIST = Path("lists/dangerous.txt")
+_MAX_LOG_BYTES = 4 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +56,9 @@ class FeedDesk:
         self.served = self._run / "served"
         self.serial = 0
         self._published: Path | None = None
+        self._tried: Path | None = None
+        self._policy = self._run / "rings.toml"
+        self._log = self._run / "nginx" / "nginx.access.log"
 
     def open(self) -> None:
         """Make the repository and publish the first feed."""
@@ -65,6 +72,11 @@ class FeedDesk:
         """Add a domain to the source of the next feed."""
         path = self._source / _DANGEROUS_LIST
         path.write_text(path.read_text() + f"{domain}\n")
+
+    def remove_dangerous(self, domain: str) -> None:
+        """Remove a domain from the source of the next feed."""
+        path = self._source / _DANGEROUS_LIST
+        path.write_text("".join(f"{line}\n" for line in path.read_text().splitlines() if line != domain))
 
     def build(self) -> Path:
         """Build the next pack and return its file."""
@@ -107,6 +119,51 @@ class FeedDesk:
         if repository == self.repository:
             self._published = pack
         return Publication(self.serial, (repository / "metadata" / "timestamp.json").stat().st_mtime)
+
+    def set_policy(self, text: str) -> None:
+        """Say which rings candidates go through (TOML, see `omamori_ota.feed_trial`)."""
+        self._policy.write_text(text)
+
+    def publish_candidate(self) -> Publication:
+        """Build the next feed, offer it to the first ring and tell the boxes."""
+        before = self._published
+        pack = self.build()
+        words: list[str | Path] = [self._keys, self.repository, pack, "--policy", self._policy]
+        words += ["--increment", self._increment(before, pack)] if before is not None else []
+        self._candidate("publish", *words)
+        self._tried = pack
+        return Publication(self.serial, (self.repository / "metadata" / "timestamp.json").stat().st_mtime)
+
+    def candidate_step(self, portal: str) -> dict[str, Any]:
+        """Ask the portal how the candidate does, and do what the rules say; return what was found and done.
+
+        The question leaves from here, because the page is on the developer's loopback. The broker is in the internet's
+        namespace, so boxes are told from there: of the candidate, or of what to go back to.
+        """
+        words: list[str | Path] = ["candidate", "step", self._keys, self.repository, "--channel", CHANNEL]
+        words += ["--policy", self._policy, "--cloud", portal.rstrip("/"), "--json"]
+        told: dict[str, Any] = json.loads(call("omamori-ota", *words))
+        self.announce()
+        return told
+
+    def promote_candidate(self) -> None:
+        """Give the candidate to everyone now."""
+        self._candidate("promote", self._keys, self.repository)
+        self._published = self._tried
+
+    def requests_mark(self) -> int:
+        """Return a place in the log of what boxes asked the repository for."""
+        return self._log.stat().st_size if self._log.is_file() else 0
+
+    def requests(self, mark: int, form: str) -> int:
+        """Return how many requests since a place fit a regular expression."""
+        with self._log.open("rb") as log:
+            log.seek(mark)
+            lines = log.read(_MAX_LOG_BYTES).decode(errors="replace").splitlines()
+        return sum(re.search(form, line) is not None for line in lines)
+
+    def _candidate(self, command: str, *words: str | Path) -> None:
+        self._ota("candidate", command, *words, "--channel", CHANNEL, announce=True)
 
     def announce(self, repository: Path | None = None) -> None:
         """Announce what a repository holds (the operator's by default)."""

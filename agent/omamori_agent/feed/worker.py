@@ -86,8 +86,11 @@ class FeedWorker:
         self._shown = 0  # serial last reported as active
 
     def on_announcement(self, serial: int) -> None:
-        """Take note of an announced serial; returns at once, from any thread."""
-        if serial > self._known:
+        """Take note of an announced serial; returns at once, from any thread.
+
+        One that is lower than the active one says that the active one was taken back.
+        """
+        if serial > self._known or 0 < serial < self._shown:
             self._announced = serial
             self._wake.set()
 

@@ -105,3 +105,21 @@ def test_boxes_that_are_not_meant_ask_no_more_often(protected: Box) -> None:
     assert protected.poll() >= protected.limits.poll_s * (1 - protected.limits.poll_jitter)
     protected.worker.on_announcement(3)  # which the repository does not have yet
     assert protected.poll() <= protected.limits.retry_cap_s
+
+
+def test_announcement_of_what_to_go_back_to_is_followed_at_once(protected: Box) -> None:
+    protected.publish(PackSource(serial=5))
+    protected.poll()
+    offer_candidate(protected, changed_rules(6), 1000)
+    protected.poll()
+    worker = protected.worker
+    worker.on_announcement(6)
+    assert not worker._wake.is_set()  # that one is known
+    worker.on_announcement(5)
+    assert worker._wake.is_set()
+    withdraw(protected, PackSource(serial=5), 6)
+    assert protected.poll() >= protected.limits.poll_s * (1 - protected.limits.poll_jitter)
+    assert protected.active == 5
+    worker._wake.clear()
+    worker.on_announcement(5)
+    assert not worker._wake.is_set()

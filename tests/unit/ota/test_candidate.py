@@ -115,3 +115,14 @@ def test_the_first_pack_cannot_be_a_candidate(
         Candidate(empty, "demo").publish(make_pack(serial=1), 10)
     with pytest.raises(RejectedError, match="for the channel 'demo'"):
         Candidate(empty, "other").publish(make_pack(serial=1), 10)
+
+
+def test_what_is_newest_on_offer(repository: Repository, make_pack: MakePack) -> None:
+    candidate = Candidate(repository, "demo")
+    assert candidate.newest() == 5
+    candidate.publish(make_pack(serial=6), 10)
+    assert candidate.newest() == 6
+    candidate.withdraw()
+    assert candidate.newest() == 5
+    with pytest.raises(RejectedError, match="nothing is published"):
+        Candidate(repository, "other").newest()

@@ -14,6 +14,7 @@ from .failures import FailuresScene
 from .feeds import FeedRefusedScene, FeedUpdateScene
 from .policy import AddressScene, ExemptionsScene, FailClosedScene
 from .power import PowerCutScene
+from .rings import FeedRingsScene
 from .scene import Scene, Title, play
 from .sites import CategoryScene, DangerousSiteScene
 from .transparency import TransparentScene
@@ -31,6 +32,7 @@ SCENES: tuple[Scene, ...] = (
     CategoryScene(),
     FeedUpdateScene(),
     FeedRefusedScene(),
+    FeedRingsScene(),
     WifiScene(),
     # Ends of the engine stand apart: several within a minute would cost the feed its place.
     FailuresScene(),
