@@ -45,7 +45,7 @@ minimum_reports = 1
 
 
 class FeedRingsScene:
-    """A candidate reaches other boxes, then this one, and is taken back by its reports; the next is for everyone now."""
+    """A candidate reaches others, then this box, and is taken back by its reports; the next is for everyone now."""
 
     name = "feed-rings"
     title = Title(
