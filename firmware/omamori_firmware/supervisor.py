@@ -19,7 +19,7 @@ from omamori_firmware.cache import Cache
 from omamori_firmware.errors import SetupError
 from omamori_firmware.files import sha256_file, sha256_tree
 from omamori_firmware.recipe import SourceTree
-from omamori_firmware.run import run
+from omamori_firmware.run import require, run
 from omamori_firmware.tools import ToolsTree, obtain_tools
 
 TREE = "supervisor"
@@ -78,14 +78,15 @@ def build_supervisor(
     note("tree with compiler and emulator")
     tools, _ = obtain_tools(tree, cache, source_date_epoch=_EPOCH, note=note, name=TREE)
     note(f"source package {_PACKAGE} {_VERSION}")
-    source = cache.obtain("micropython", {"dsc": _DSC_SHA256, "tree": tools.key}, lambda out: _source(out, tools, cache))
+    source = cache.obtain(
+        "micropython", {"dsc": _DSC_SHA256, "tree": tools.key}, lambda out: _source(out, tools, cache)
+    )
     place = tree.top / "hw" / "supervisor"
-    lock = place / "requirements.txt"
-    pypi = cache.obtain("supervisor_pypi", {"lock": sha256_file(lock)}, lambda out: _fetch_pypi(lock, out))
+    pypi = _pypi(tree, cache)
     inputs = {
         "source": _DSC_SHA256,
         "tools": tools.key,
-        "pypi": sha256_file(lock),
+        "pypi": pypi.name,
         "ours": sha256_tree([place / part for part in _PARTS]),
         "code": sha256_file(Path(__file__)),
     }
@@ -97,6 +98,29 @@ def build_supervisor(
         "supervisor", inputs, lambda out: _compile(out, source / "tree", pypi, place, tools=tools, cache=cache)
     )
     return SupervisorFirmware(result, tools, cached)
+
+
+def obtain_test_runtime(tree: SourceTree, cache: Cache) -> tuple[Path, Path]:
+    """Return what the supervisor's tests need to run under MicroPython on this machine.
+
+    Returns:
+        The directory of node modules with MicroPython's WebAssembly build, and the one of the PyPI packages.
+
+    Raises:
+        SetupError: npm is not installed.
+        ToolError: A package cannot be fetched or is not the locked one.
+    """
+    place = tree.top / "hw" / "supervisor"
+    lock = place / "tests" / "package-lock.json"
+
+    def fetch(out: Path) -> None:
+        for name in ("package.json", "package-lock.json"):
+            shutil.copyfile(place / "tests" / name, out / name)
+        line = [require("npm"), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+        run(line, cwd=out, timeout_s=600, hint="is the package index reachable?")
+
+    modules = cache.obtain("supervisor_npm", {"lock": sha256_file(lock)}, fetch)
+    return modules / "node_modules", _pypi(tree, cache)
 
 
 def publish(firmware: SupervisorFirmware, out: Path) -> dict[str, object]:
@@ -152,6 +176,11 @@ def _source(out: Path, tools: ToolsTree, cache: Cache) -> None:
         )
 
 
+def _pypi(tree: SourceTree, cache: Cache) -> Path:
+    lock = tree.top / "hw" / "supervisor" / "requirements.txt"
+    return cache.obtain("supervisor_pypi", {"lock": sha256_file(lock)}, lambda out: _fetch_pypi(lock, out))
+
+
 def _fetch_pypi(lock: Path, out: Path) -> None:
     line: list[str | Path] = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     line += ["--target", out, "--no-compile", "--no-deps", "--require-hashes", "--only-binary", ":all:"]
@@ -182,7 +211,7 @@ def _compile(out: Path, source: Path, pypi: Path, place: Path, *, tools: ToolsTr
             }
             # Only what the build needs: nothing of this machine's environment gets into the result.
             environment = {"PATH": os.environ["PATH"], "SOURCE_DATE_EPOCH": str(_EPOCH), "LC_ALL": "C.UTF-8"}
-            line = ["make", "-C", place / "port", f"-j{os.cpu_count() or 1}"]
+            line: list[str | Path] = ["make", "-C", place / "port", f"-j{os.cpu_count() or 1}"]
             line += [f"{key}={value}" for key, value in values.items()]
             binds = [work, source, place, pypi]
             tools.run(line, binds=binds, timeout_s=900, env=environment | {"PYTHONDONTWRITEBYTECODE": "1"})

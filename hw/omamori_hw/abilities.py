@@ -5,6 +5,7 @@ Rules:
 - Methods do one thing and raise `HardwareError` when the hardware refused.
 """
 
+from dataclasses import dataclass
 from typing import Protocol
 
 
@@ -53,3 +54,31 @@ class Thermal(Protocol):
 
     def temperatures_c(self) -> dict[str, float]:
         """Return sensor name to degrees Celsius."""
+
+
+@dataclass(frozen=True)
+class PowerEvent:
+    """Something that happened to the supply.
+
+    Attributes:
+        serial: Grows with each event, so that one is not taken for two.
+        kind: `cold`, `dip`, `short-pull`, `long-pull` or `brown-out`.
+        outage_ms: How long the supply was away; 0 where nobody could measure it.
+    """
+
+    serial: int
+    kind: str
+    outage_ms: int
+
+
+class Power(Protocol):
+    """The supply of the box, and what may be done to it."""
+
+    def last_event(self) -> PowerEvent | None:
+        """Return what last happened to the supply; None when that is not known yet."""
+
+    def announce_restart(self, *, quiet_s: int, update: bool) -> None:
+        """Say that the box restarts, so that its silence is not taken for a failure."""
+
+    def cycle(self) -> None:
+        """Have the box reset from outside."""

@@ -24,6 +24,7 @@ _MODEL = re.compile(r"[A-Z0-9][A-Z0-9-]{0,31}")
 _MODULE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _DEVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
 _CONSOLE = re.compile(r"tty[A-Z]{1,4}[0-9]{1,3}(,[0-9]{4,7})?")
+_SERIAL = re.compile(r"/dev/tty[A-Za-z]{1,8}[0-9]{1,3}")
 _INTERFACE = re.compile(r"[a-z][a-z0-9]{0,14}")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,63}")
 _ARGUMENT = re.compile(r"[A-Za-z0-9_.-]+(=[A-Za-z0-9_.,:/-]*)?")
@@ -107,6 +108,25 @@ class WatchdogTimer:
 
 
 @dataclass(frozen=True)
+class SupervisorChip:
+    """The microcontroller that holds the wire, on boards that have one.
+
+    Attributes:
+        device: Its serial line.
+        lease_ms: How long one report of the box counts before the wire goes past it.
+        boot_s: How long the box may take to forward after a start.
+        silence_s: How long it may be silent before it is reset.
+        resets: How many resets are tried before the box is left alone.
+    """
+
+    device: str
+    lease_ms: int
+    boot_s: int
+    silence_s: int
+    resets: int
+
+
+@dataclass(frozen=True)
 class Limits:
     """What the machine must offer at least (MiB)."""
 
@@ -154,6 +174,7 @@ class Board:
     limits: Limits
     disk: Disk
     modules: Modules
+    supervisor: SupervisorChip | None = None
 
 
 def load_board(directory: Path) -> Board:
@@ -212,6 +233,11 @@ def parse_board(raw: bytes, *, where: str = "board.toml") -> Board:
         if not isinstance(section, dict):
             raise BoardError(f"{where}: [{key}]", "is missing")
         parts[key] = _section(kind, section, f"{where}: {key}")
+    if "supervisor" in document:
+        section = document.pop("supervisor")
+        if not isinstance(section, dict):
+            raise BoardError(f"{where}: [supervisor]", "must be a table")
+        parts["supervisor"] = _section(SupervisorChip, section, f"{where}: supervisor")
     for key in ("name", "model", "description"):
         value = document.pop(key, None)
         if not isinstance(value, str) or not value:
@@ -275,6 +301,7 @@ def _validate(board: Board, where: str) -> None:
         raise BoardError(f"{where}: modules.initrd_load", f"{min(missing)!r} is not in modules.initrd")
     if not board.watchdog.device.startswith("/dev/") or board.watchdog.runtime_s < 10 or board.watchdog.reboot_s < 10:
         raise BoardError(f"{where}: watchdog", "needs a device under /dev and times of at least 10 s")
+    _validate_supervisor(board.supervisor, f"{where}: supervisor")
     sizes = [getattr(board.disk, field.name) for field in fields(board.disk)]
     sizes += [getattr(board.limits, field.name) for field in fields(board.limits)]
     if any(not 1 <= size <= 1 << 20 for size in sizes):
@@ -295,6 +322,17 @@ def _validate_button(board: Board, where: str) -> None:
     absent = set(button.modules) - set(board.modules.root)
     if absent:
         raise BoardError(f"{where}.modules", f"{min(absent)!r} is not in modules.root")
+
+
+def _validate_supervisor(chip: SupervisorChip | None, where: str) -> None:
+    if chip is None:
+        return
+    if not _SERIAL.fullmatch(chip.device):
+        raise BoardError(f"{where}.device", "must be a serial line under /dev")
+    # The ranges of the link's own messages (docs/supervisor.md).
+    for key, low, high in (("lease_ms", 50, 2000), ("boot_s", 30, 1800), ("silence_s", 5, 600), ("resets", 1, 9)):
+        if not low <= getattr(chip, key) <= high:
+            raise BoardError(f"{where}.{key}", f"must be between {low} and {high}")
 
 
 def _match(pattern: re.Pattern[str], values: Sequence[str], where: str) -> None:

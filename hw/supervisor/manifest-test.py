@@ -1,4 +1,5 @@
-# The same firmware with its own tests, which it runs and reports before it starts to work.
+"""The same firmware with its own tests, which it runs and reports before it starts to work."""
+
 package("supervisor", base_path="$(SUPERVISOR)/lib")
 module("cbor2.py", base_path="$(SUPERVISOR)/lib")
 package("senml", base_path="$(PYPI)")

@@ -1,4 +1,5 @@
-# What is frozen into the firmware (MicroPython's manifest language).
+"""What is frozen into the firmware (MicroPython's manifest language)."""
+
 package("supervisor", base_path="$(SUPERVISOR)/lib")
 module("cbor2.py", base_path="$(SUPERVISOR)/lib")
 package("senml", base_path="$(PYPI)")

@@ -1,6 +1,7 @@
 import unittest
 
 from supervisor.frames import MAX_BODY, MAX_FRAME, Decoder, encode
+
 from vectors import FRAMES
 
 

@@ -24,7 +24,9 @@ class TestButton(unittest.TestCase):
 
     def test_a_bouncing_contact_is_one_press(self):
         bounces = ((5, True), (5, False)) * 5
-        self.assertEqual([press for _, press in play((50, False), *bounces, (400, True), *bounces, (90, False))], ["short"])
+        self.assertEqual(
+            [press for _, press in play((50, False), *bounces, (400, True), *bounces, (90, False))], ["short"]
+        )
 
     def test_a_spike_is_nothing(self):
         self.assertEqual(play((50, False), (25, True), (500, False)), [])

@@ -1,7 +1,8 @@
 import unittest
 
-from supervisor import messages
 from supervisor.cbor import CborError, dumps
+
+from supervisor import messages
 
 
 class TestMessages(unittest.TestCase):
@@ -21,9 +22,7 @@ class TestMessages(unittest.TestCase):
                     values[number] = value
                     with self.assertRaises(CborError):
                         messages.build(kind, *values)
-                    message = {0: kind}
-                    for key, one in enumerate(values, 1):
-                        message[key] = one
+                    message = dict(enumerate([kind] + values))  # noqa: RUF005 - MicroPython has no star here
                     try:
                         body = dumps(message)
                     except CborError:

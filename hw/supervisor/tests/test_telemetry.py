@@ -1,7 +1,8 @@
 import unittest
 
-from supervisor import cbor, telemetry
 from supervisor.messages import TELEMETRY, build
+
+from supervisor import cbor, telemetry
 
 
 class TestTelemetry(unittest.TestCase):

@@ -93,3 +93,38 @@ def test_a_board_in_the_wrong_directory(tmp_path: Path) -> None:
 def test_an_absent_board(tmp_path: Path) -> None:
     with pytest.raises(BoardError, match="cannot be read"):
         load_board(tmp_path / "none")
+
+
+SUPERVISOR = """
+[supervisor]
+device = "/dev/ttyS2"
+lease_ms = 150
+boot_s = 600
+silence_s = 30
+resets = 3
+"""
+
+
+def test_a_board_may_have_a_supervisor() -> None:
+    assert parse_board(GOOD.encode()).supervisor is None
+    chip = parse_board((GOOD + SUPERVISOR).encode()).supervisor
+    assert chip is not None
+    assert (chip.device, chip.lease_ms) == ("/dev/ttyS2", 150)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "where"),
+    [
+        ("/dev/ttyS2", "/dev/../etc/passwd", "supervisor.device"),
+        ("lease_ms = 150", "lease_ms = 49", "supervisor.lease_ms"),
+        ("lease_ms = 150", "lease_ms = 2001", "supervisor.lease_ms"),
+        ("boot_s = 600", "boot_s = 29", "supervisor.boot_s"),
+        ("silence_s = 30", "silence_s = 601", "supervisor.silence_s"),
+        ("resets = 3", "resets = 10", "supervisor.resets"),
+        ("resets = 3", "", "supervisor.resets"),
+        ("resets = 3", "resets = 3\ncolour = 1", "supervisor.colour"),
+    ],
+)
+def test_a_supervisor_out_of_its_range_is_refused(old: str, new: str, where: str) -> None:
+    with pytest.raises(BoardError, match=where):
+        parse_board((GOOD + SUPERVISOR.replace(old, new)).encode())

@@ -1,12 +1,14 @@
 """The loop: bytes, button, supply and time go to the rules; their wishes go to the board, the relay first."""
 
-import _board
 import time
 
-from supervisor import keeper, messages, telemetry
+import _board
+
+from supervisor import messages, telemetry, words
 from supervisor.cbor import CborError
 from supervisor.frames import Decoder, encode
 from supervisor.inputs import Button, Clock
+from supervisor.keeper import Keeper
 from supervisor.lamps import lamp
 from supervisor.pins import Pins
 
@@ -28,7 +30,7 @@ class App:
         self.pins = Pins()
         self.button = Button()
         self.decoder = Decoder()
-        self.keeper = keeper.Keeper()
+        self.keeper = Keeper()
         self.unknown = 0
         self.slowest_ms = 0
         self._sequence = 0
@@ -45,7 +47,7 @@ class App:
             self.clock.now(),
             through=self.pins.through(),
             kept=_board.kept(),
-            how=keeper.WARM if _board.was_restarted() else keeper.COLD,
+            how=words.WARM if _board.was_restarted() else words.COLD,
             power=inputs is None or inputs[1],
         )
         self._moves = self.keeper.moves
@@ -136,9 +138,9 @@ class App:
         self.pins.check()
         self._celsius = self.pins.celsius()
         self._millivolts = self.pins.millivolts()
-        self.keeper.rail(now, self._millivolts)
+        self.keeper.rail(self._millivolts)
         faults = _FAULT_EXPANDER if self.pins.expander_failed else 0
-        if self._millivolts is not None and self._millivolts < keeper.RAIL_LOW_MV:
+        if self._millivolts is not None and self._millivolts < words.RAIL_LOW_MV:
             faults |= _FAULT_RAIL
         if self._celsius is not None and self._celsius >= HOT_CELSIUS:
             faults |= _FAULT_HOT

@@ -114,10 +114,7 @@ def _key(key):
 
 
 def _is_plain(raw):
-    for byte in raw:
-        if not 0x20 <= byte < 0x7F:
-            return False
-    return True
+    return all(0x20 <= byte < 0x7F for byte in raw)
 
 
 def _number(data, at, low):

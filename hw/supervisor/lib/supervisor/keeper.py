@@ -14,51 +14,47 @@ Rules:
 
 import struct
 
-from supervisor import messages
+from supervisor import VERSION, messages
 from supervisor.lamps import CODE_ROUND_MS, RESULT_FAILED, RESULT_OK
+from supervisor.words import (
+    ARM_REPORTS,
+    CAUSE_ANNOUNCED,
+    CAUSE_BOX_RESTARTED,
+    CAUSE_BUTTON,
+    CAUSE_COLD,
+    CAUSE_COMMAND,
+    CAUSE_POWER,
+    CAUSE_SELF,
+    CAUSE_SILENCE,
+    CAUSE_STOPPED,
+    COLD,
+    DIP_MS,
+    GIVEN_UP,
+    GRACE_MS,
+    HOLD_FIRST_MS,
+    HOLD_FORGET_MS,
+    HOLD_LAST_MS,
+    LONG_MS,
+    MAX_OUTBOX,
+    PASS_BUTTON_MS,
+    PASSING,
+    POWER_BROWN_OUT,
+    POWER_COLD,
+    POWER_DIP,
+    POWER_LONG,
+    POWER_SHORT,
+    PROTECTING,
+    RAIL_LOW_MV,
+    RECOVERING,
+    RESET_PULSE_MS,
+    RESETS_BY_WISH,
+    STABLE_MS,
+    STARTING,
+    UPDATING,
+    WARM,
+    WISH_WINDOW_MS,
+)
 
-STARTING = 1
-PROTECTING = 2
-PASSING = 3
-UPDATING = 4
-RECOVERING = 5
-GIVEN_UP = 6
-
-CAUSE_COLD = 1
-CAUSE_SILENCE = 2
-CAUSE_STOPPED = 3
-CAUSE_ANNOUNCED = 4
-CAUSE_BUTTON = 5
-CAUSE_COMMAND = 6
-CAUSE_POWER = 7
-CAUSE_BOX_RESTARTED = 8
-CAUSE_SELF = 9
-
-# How the supervisor itself started.
-COLD = 0
-WARM = 1
-
-POWER_NONE = 0
-POWER_COLD = 1
-POWER_DIP = 2
-POWER_SHORT = 3
-POWER_LONG = 4
-POWER_BROWN_OUT = 5
-
-ARM_REPORTS = 3
-GRACE_MS = 500
-HOLD_FIRST_MS = 1000
-HOLD_LAST_MS = 60000
-HOLD_FORGET_MS = 60000
-RESET_PULSE_MS = 200
-STABLE_MS = 600000
-PASS_BUTTON_MS = 600000
-DIP_MS = 300
-LONG_MS = 30000
-RESETS_BY_WISH = 3
-WISH_WINDOW_MS = 3600000
-RAIL_LOW_MV = 3000
-MAX_OUTBOX = 12
 _KEPT = ">BBBBIHHIBI"
 
 
@@ -118,6 +114,14 @@ class Keeper:
         self._box_boot = None
         self._answered = None
         self._wishes = []
+        self._requests = {
+            messages.ANNOUNCE: self._announce,
+            messages.WIRE: self._wire,
+            messages.SHOW: self._show,
+            messages.CODE: self._code,
+            messages.RESET: self._reset,
+            messages.SETTINGS: self._settings,
+        }
 
     def start(self, now, *, through, kept, how, power=True):
         """Begin.
@@ -155,10 +159,10 @@ class Keeper:
             self._report(now, values[0], values[1])
         elif kind == messages.HELLO:
             self._hello(now, values[1])
-        elif kind in _REQUESTS:
+        elif kind in self._requests:
             identity = values[0]
             if self._answered is None or self._answered[0] != (kind, identity):
-                self._answered = ((kind, identity), _REQUESTS[kind](self, now, values))
+                self._answered = ((kind, identity), self._requests[kind](now, values))
             self._send(messages.ANSWER, identity, self._answered[1])
 
     def press(self, now, *, long):
@@ -200,7 +204,7 @@ class Keeper:
             self._restart_watch(now)
         self._send(messages.EVENT, messages.EVENT_POWER_BACK, self.outage_ms)
 
-    def rail(self, now, millivolts):
+    def rail(self, millivolts):
         """Take the voltage of the box's main rail; None when it cannot be read."""
         if millivolts is None:
             return
@@ -285,10 +289,9 @@ class Keeper:
         )
 
     def _restore(self, now, kept):
-        try:
-            fields = struct.unpack(_KEPT, kept)
-        except (ValueError, struct.error):
+        if len(kept) != struct.calcsize(_KEPT):
             return
+        fields = struct.unpack(_KEPT, kept)
         state, cause = fields[0], fields[1]
         if not STARTING <= state <= GIVEN_UP or not CAUSE_COLD <= cause <= CAUSE_SELF or fields[3] > POWER_BROWN_OUT:
             return
@@ -409,7 +412,7 @@ class Keeper:
         self._close(now, CAUSE_ANNOUNCED)
         return messages.DONE
 
-    def _settings(self, now, values):
+    def _settings(self, _now, values):
         waiting = self.state == STARTING
         before = self.boot_ms
         self.boot_ms, self.silence_ms, self.resets_allowed = values[1] * 1000, values[2] * 1000, values[3]
@@ -488,7 +491,7 @@ class Keeper:
         self._send(
             messages.WELCOME,
             messages.PROTOCOL,
-            _version(),
+            VERSION,
             how,
             min(self.restarts, 65535),
             self.power_serial,
@@ -499,19 +502,3 @@ class Keeper:
     def _send(self, kind, *values):
         if len(self.outbox) < MAX_OUTBOX:
             self.outbox.append(messages.build(kind, *values))
-
-
-_REQUESTS = {
-    messages.ANNOUNCE: Keeper._announce,
-    messages.WIRE: Keeper._wire,
-    messages.SHOW: Keeper._show,
-    messages.CODE: Keeper._code,
-    messages.RESET: Keeper._reset,
-    messages.SETTINGS: Keeper._settings,
-}
-
-
-def _version():
-    from supervisor import VERSION
-
-    return VERSION

@@ -13,7 +13,7 @@ class _Raises:
 
     def __exit__(self, kind, error, trace):
         if kind is None:
-            raise AssertionError("{} was not raised".format(self._kind.__name__))
+            raise AssertionError(self._kind.__name__ + " was not raised")
         return issubclass(kind, self._kind)
 
 
