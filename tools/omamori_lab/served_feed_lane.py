@@ -261,6 +261,12 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         self.request = self.server.context.wrap_socket(self.request, server_side=True)
         super().setup()
 
+    def finish(self) -> None:
+        """End the connection that was made of the one the server knows."""
+        with contextlib.suppress(OSError):
+            super().finish()
+        self.request.close()
+
     def log_message(self, *_args: Any) -> None:
         """Take note of what was asked for."""
         self.server.asked.append(self.path)
