@@ -37,6 +37,7 @@ from .explain import compare_serials
 from .fetch import Fetcher, FetchReport
 from .history import History
 from .increment_writer import write_increment
+from .own_history import record_own_feed
 from .pack_reader import read_pack
 from .pack_writer import write_pack
 from .policy import read_policy
@@ -67,8 +68,14 @@ def _build(options: argparse.Namespace) -> None:
         created=_created(options),
         channel=check_channel(options.channel),
     )
+    if options.book is not None and options.history is None:
+        raise SourceError("--book needs --history", hint="since when something is in is told by the serials before")
     pack = write_pack(feed.manifest, feed.files)
     write_atomic(options.out, pack)
+    if options.history is not None:
+        record_own_feed(options.source, feed, History(options.history))
+    if options.book is not None:
+        write_book(History(options.history), options.serial, options.book)
     if options.json:
         body = {
             "serial": options.serial,
@@ -284,6 +291,8 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, required=True, help="pack to write")
     command.add_argument("--channel", default="demo", help="feed channel (default: %(default)s)")
     command.add_argument("--created", metavar="TIME", help="RFC 3339 time or seconds; default SOURCE_DATE_EPOCH or now")
+    command.add_argument("--history", metavar="DIR", type=Path, help="keep what each entry comes from, for `explain`")
+    command.add_argument("--book", metavar="FILE", type=Path, help="also write what `explain` knows, for the cloud")
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=_build)
 

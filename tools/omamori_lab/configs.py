@@ -156,12 +156,13 @@ topic write omamori/v1/+/cmd
 """
 
 
-def cloud(state: Path, tls: Path, *, listen: str, names: dict[str, str]) -> str:
+def cloud(state: Path, tls: Path, book: Path, *, listen: str, names: dict[str, str]) -> str:
     """Return the configuration of `omamori-cloud`.
 
     Args:
         state: Its state directory.
         tls: TLS directory of the client `ingest`.
+        book: The feed book.
         listen: An address, or ``fd://N``.
         names: What the owner calls a box, by serial.
     """
@@ -175,6 +176,10 @@ port = {addresses.BROKER_PORT}
 ca = "{tls}/ca.pem"
 cert = "{tls}/tls.crt"
 key = "{tls}/tls.key"
+
+[feed]
+book = "{book}"
+allow_file = "{state}/reports.tsv"
 
 [names]
 {named}

@@ -52,6 +52,7 @@ class FeedDesk:
         self._source = self._run / "feed-source"
         self._demo = settings.feed_source
         self._tls = self._run / "tls-publisher"
+        self.book = self._run / "feed.book"
         self.repository = self._run / "repository"
         self.served = self._run / "served"
         self.serial = 0
@@ -82,7 +83,8 @@ class FeedDesk:
         """Build the next pack and return its file."""
         self.serial += 1
         pack = self._run / f"pack-{self.serial}.tar.gz"
-        call("omamori-feed", "build", self._source, "--serial", str(self.serial), "--channel", CHANNEL, "--out", pack)
+        words: list[str | Path] = [self._source, "--serial", str(self.serial), "--channel", CHANNEL, "--out", pack]
+        call("omamori-feed", "build", *words, "--history", self._run / "feed-history", "--book", self.book)
         return pack
 
     def publish(self, *, announce: bool = True, expires: str | None = None) -> Publication:

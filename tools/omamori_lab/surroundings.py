@@ -196,7 +196,11 @@ class Surroundings:
             ready=lambda: internet.accepts(SERVICES.ipv4, addresses.ENROLMENT_PORT),
         )
         cloud = configs.cloud(
-            self._run / "cloud", self._run / "tls-ingest", listen=f"fd://{page}", names={SERIAL: "本社"}
+            self._run / "cloud",
+            self._run / "tls-ingest",
+            self.feeds.book,
+            listen=f"fd://{page}",
+            names={SERIAL: "本社"},
         )
         (self._run / "cloud").mkdir()
         yield self._service(

@@ -76,7 +76,9 @@ def test_only_the_publisher_may_say_how_a_box_shall_be() -> None:
 
 
 def test_the_cloud_s_configuration_is_toml() -> None:
-    body = tomllib.loads(configs.cloud(STATE, Path("/tls"), listen="fd://3", names={"ZA35-000001": "本社"}))
+    body = tomllib.loads(
+        configs.cloud(STATE, Path("/tls"), Path("/feed.book"), listen="fd://3", names={"ZA35-000001": "本社"})
+    )
     assert body["listen"] == "fd://3"
     assert [check_device_id(serial) for serial in body["names"]] == ["ZA35-000001"]
 

@@ -244,3 +244,22 @@ class TestReports:
         told = book_of(world, 6).explain(ask("2000001", DomainRules())).rule
         assert told is not None
         assert told.since_serial == 5
+
+
+def test_own_lists_can_be_explained_too(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    history, book = tmp_path / "history", tmp_path / "feed.book"
+    words = ["build", str(source), "--channel", "demo", "--out", str(tmp_path / "p")]
+    kept = ["--history", str(history), "--book", str(book)]
+    assert cli.main([*words, "--serial", "1", "--created", "2030-01-01T00:00:00Z", *kept]) == 0
+    (source / "lists/dangerous.txt").write_text("phishing.test\nnew.test\n")
+    assert cli.main([*words, "--serial", "2", "--created", "2030-01-02T00:00:00Z", *kept]) == 0
+    capsys.readouterr()
+    since = {}
+    for name in ("www.phishing.test", "new.test", "203.0.113.99", "malware.test", "1900001"):
+        assert cli.main(["explain", name, "--book", str(book), "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        since[name] = [item["since_serial"] for item in told["matches"]] or [(told["rule"] or {}).get("since_serial")]
+    assert since == {
+        "www.phishing.test": [1], "new.test": [2], "203.0.113.99": [1], "malware.test": [None], "1900001": [1],
+    }  # fmt: skip
+    assert cli.main([*words, "--serial", "3", "--book", str(book)]) == 1
