@@ -7,13 +7,15 @@ times. After a power cut every segment is looked at once more. Only a bundle wit
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from omamori_agent import run as process
 from omamori_agent.config import Paths
@@ -117,13 +119,14 @@ class BundleFetcher:
         tries: dict[int, int] = {}
         answer = self._apply(stop, "unpack")
         while not answer.is_whole:
-            if answer.bad is not None:
-                self._drop_packed()
+            if answer.bad is None:
+                self._fetch_batch(target, stream, cap, answer.have)
+            else:
                 tries[answer.bad] = tries.get(answer.bad, 0) + 1
                 logger.warning("firmware: %s", answer.error)
                 if tries[answer.bad] >= self._limits.segment_tries:
                     self._give_up(payload, answer.error)
-            self._fetch_batch(target, stream, cap, answer.have)
+                self._fetch_again(target, stream, cap, answer.bad)
             answer = self._apply(stop, "unpack")
         self._drop_packed()
         self._check_whole(target, payload, stop)
@@ -179,23 +182,17 @@ class BundleFetcher:
         if at >= end:  # whole segments would have been unpacked by now: whatever this is, it is not the payload
             path.unlink()
             at = place.payload_offset
-        unsynced = 0
-        try:
-            with path.open("ab") as file:
-                try:
-                    for chunk in stream.read(target.url, at, end, target.length):
-                        file.write(chunk)
-                        unsynced += len(chunk)
-                        if unsynced >= _SYNC_BYTES:
-                            file.flush()
-                            os.fdatasync(file.fileno())
-                            unsynced = 0
-                        cap.spend(len(chunk))
-                finally:
-                    file.flush()
-                    os.fdatasync(file.fileno())
-        except OSError as err:
-            raise UpdateWaitsError(FirmwareReason.NO_SPACE, f"payload not written: {err.strerror or err}") from err
+        with _told_as_waiting(), path.open("ab") as file:
+            _copy(stream.read(target.url, at, end, target.length), file, cap)
+
+    def _fetch_again(self, target: PayloadTarget, stream: PayloadStream, cap: RateCap, number: int) -> None:
+        """Replace the bytes of one segment among those that lie there."""
+        place = target.index.places()[number]
+        path = next(self._store.download.glob(f"{PACKED_PREFIX}*"))
+        end = place.payload_offset + place.segment.packed
+        with _told_as_waiting(), path.open("r+b") as file:
+            file.seek(place.payload_offset - int(path.name.removeprefix(PACKED_PREFIX)))
+            _copy(stream.read(target.url, place.payload_offset, end, target.length), file, cap)
 
     def _batch_end(self, target: PayloadTarget, first: Place) -> int:
         end = first.payload_offset
@@ -240,6 +237,31 @@ class BundleFetcher:
 
     def _start(self, line: Sequence[str], stop: threading.Event) -> process.CommandResult:
         return process.run(line, timeout_s=self._limits.apply_timeout_s, stop=stop, is_first_to_go=True)
+
+
+@contextlib.contextmanager
+def _told_as_waiting() -> Iterator[None]:
+    try:
+        yield
+    except OSError as err:
+        raise UpdateWaitsError(FirmwareReason.NO_SPACE, f"payload not written: {err.strerror or err}") from err
+
+
+def _copy(chunks: Iterable[bytes], file: BinaryIO, cap: RateCap) -> None:
+    """Write what comes; what came is on the disk, also when it ends early."""
+    unsynced = 0
+    try:
+        for chunk in chunks:
+            file.write(chunk)
+            unsynced += len(chunk)
+            if unsynced >= _SYNC_BYTES:
+                file.flush()
+                os.fdatasync(file.fileno())
+                unsynced = 0
+            cap.spend(len(chunk))
+    finally:
+        file.flush()
+        os.fdatasync(file.fileno())
 
 
 def _keep_tail(source: Path, target: Path, offset: int) -> None:

@@ -27,15 +27,14 @@ _MAX_TEXT = 160
 # What RAUC says of a bundle that it will never take, whatever is tried; anything else may be the disk.
 _REFUSING = (
     "signature",
-    "verif",
-    "compatible",
-    "not allowed by configuration",
-    "bundle version",
-    "manifest",
-    "format",
+    "verify",
+    "verification",
     "certificate",
-    "self signed",
-    "Invalid identifier",
+    "compatible",
+    "version",
+    "manifest",
+    "bundle format",
+    "invalid bundle",
 )
 
 
@@ -93,7 +92,7 @@ class RAUCInstaller:
         error = self._property("LastError")
         if error:
             text = clean_text(error, _MAX_TEXT)
-            if any(word in error for word in _REFUSING):
+            if any(word in error.lower() for word in _REFUSING):
                 raise UpdateRefusedError(FirmwareReason.BUNDLE_REFUSED, f"RAUC: {text}")
             raise UpdateWaitsError(FirmwareReason.INSTALL_FAILED, f"RAUC: {text}")
 

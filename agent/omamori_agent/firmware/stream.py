@@ -28,6 +28,7 @@ from .errors import UpdateInterruptedError, UpdateWaitsError
 from .limits import FirmwareLimits
 
 _CHUNK = 32 * 1024
+_BURST_S = 1.0  # a pause of the network is made up for this much
 _STRETCH_BYTES = 512 * 1024  # so much has its own deadline
 _RANGE = re.compile(r"bytes ([0-9]{1,12})-([0-9]{1,12})/([0-9]{1,12})")
 STICK_URL = "stick:"
@@ -67,7 +68,7 @@ class RateCap:
             self._wait(0.0)
             return
         now_s = self._monotonic()
-        self._free_at_s = max(self._free_at_s, now_s) + count / self._bytes_per_s
+        self._free_at_s = max(self._free_at_s, now_s - _BURST_S) + count / self._bytes_per_s
         self._wait(self._free_at_s - now_s)
 
 
@@ -103,7 +104,8 @@ class HTTPSStream:
             is_kept = response.status == 206
             at, stretch = start, 0
             while at < end:
-                chunk = response.read(min(_CHUNK, end - at))
+                # What is there already: of a read that fails in the middle, everything would be lost.
+                chunk = response.read1(min(_CHUNK, end - at))
                 if not chunk:
                     raise exceptions.DownloadError(f"cut after {at} of {length} bytes")
                 at += len(chunk)
