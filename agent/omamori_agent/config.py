@@ -283,14 +283,25 @@ class LinkLimits:
     again_first_s: float = 2.0  # until a refused event is tried again
     refused_cap_s: float = 60.0  # bound of both
     goodbye_s: float = 1.0  # to say "offline" on a clean stop
+    # What was acknowledged so shortly before a loss is sent again: longer than the keep-alive takes to notice that the
+    # broker died, and than the broker takes to write down what it acknowledged.
+    doubt_s: float = 180.0
+    backlog_share: float = 0.25  # a backlog of an hour is spread over a quarter of an hour,
+    backlog_spread_cap_s: float = 600.0  # but not over more than this,
+    backlog_jitter: float = 0.5  # give or take this part;
+    backlog_at_once: int = 16  # and this many events are no backlog
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SpoolLimits:
-    """Bounds of the event spool."""
+    """Bounds of the event spool; three stars may exceed them while the disk has `min_free_bytes` left."""
 
     max_events: int = 50_000
     max_bytes: int = 32 * 1024 * 1024  # encoded events; the file may be about twice as large
+    kept_events: int = 2_000  # confirmed ones, for a broker that loses its memory
+    kept_bytes: int = 1024 * 1024
+    min_free_bytes: int = 64 * 1024 * 1024
+    reserve_bytes: int = 1024 * 1024  # of disk, given up when making room needs some itself
     busy_timeout_s: float = 5.0
 
 

@@ -104,8 +104,9 @@ def _spool(paths: Paths) -> dict[str, Any]:
     database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=2.0)
     try:
         numbers = dict(database.execute("SELECT name, value FROM number"))
-        query = "SELECT count(*), coalesce(sum(length(body)), 0) FROM event"
+        query = "SELECT count(*), coalesce(sum(length(body)), 0) FROM event WHERE confirmed = 0"
         events, size_bytes = database.execute(query).fetchone()
     finally:
         database.close()
-    return {"boot": numbers.get("boot"), "events": events, "bytes": size_bytes, "lost": numbers.get("lost", 0)}
+    lost = sum(value for name, value in numbers.items() if name.startswith("lost"))
+    return {"boot": numbers.get("boot"), "events": events, "bytes": size_bytes, "lost": lost}

@@ -1,19 +1,23 @@
-"""Events on disk until the broker has them.
+"""Events on disk until the broker has them, in lanes by severity.
 
 * `put` returns after the events and their source's cursor are durable together, or raises and stored nothing.
-* Bounded in events and bytes. When full, the oldest event of the lowest severity goes first; the loss is counted in
-  the same transaction and told as a system event once there is room again.
+* Bounded in events and bytes. When full, the oldest event of the lowest lane goes first; the loss is counted in the
+  same transaction and told as a system event once there is room again. Three stars are kept beyond the bounds while
+  disk is left.
 * A new boot number at every start, also kept outside the database, so that (boot, seq) never repeats even when
   the database had to be thrown away.
-* A corrupt database is set aside (the last one is kept), a new one takes over, and a system event says so.
-* A full disk costs the caller a `TransientError`, never the process; the next success tells how often it happened.
+* A corrupt database is set aside (the last one is kept), a new one takes over with what could be read of it, and a
+  system event says so. An event that changed on the disk is never sent.
+* A full disk: lower lanes make room for graver events. With nothing lower left it costs the caller a
+  `TransientError`, never the process; the next success tells how often it happened.
 
-The spool does not talk to anybody; `link` reads it in order and removes what was acknowledged.
+The spool does not talk to anybody; `link` reads its lanes and confirms what was acknowledged.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import sqlite3
 import threading
@@ -28,6 +32,8 @@ from .errors import SetupError, TransientError
 from .files import read_bounded, sync_directory, write_atomic
 from .ports import Clock, Cursor
 from .spool_database import SpoolDatabase, is_corruption
+from .spool_lanes import Lanes, Row
+from .spool_rescue import readable_events
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +42,11 @@ BOOT_NAME = "boot"
 _MAX_BOOT = 2**32 - 1
 _MAX_CURSOR_LENGTH = 4096
 _ROOM_SHARE = 0.9  # below this part of its bounds the spool has room to tell what it lost
-_TRIM_STEP = 64
 _ATTEMPTS = 2  # the second one is for the new database after a corrupt one
-
-_Row = tuple[int, bytes]
+_ROOM_FACTOR = 4  # how much more than a grave event needs is dropped for it: rows lie scattered over pages
+_ROOM_BYTES = 64 * 1024  # at least this much
+_RESCUE_BATCH = 200
+_STARS = {Severity.ONE: "★", Severity.TWO: "★★", Severity.THREE: "★★★"}
 
 
 class SpoolUnavailableError(TransientError):
@@ -48,7 +55,7 @@ class SpoolUnavailableError(TransientError):
 
 @dataclasses.dataclass(frozen=True)
 class SpooledEvent:
-    """One event as it will be sent; `position` is its place in the spool's order."""
+    """One event as it will be sent; `position` is its place in its lane."""
 
     position: int
     body: bytes
@@ -56,23 +63,13 @@ class SpooledEvent:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SpoolStatus:
-    """How full the spool is, and what went wrong since the agent started."""
+    """How full the spool is, and what went wrong since the agent started; `events` are those that wait."""
 
     boot: int
     events: int
     size_bytes: int
     lost: int
     failed_writes: int
-
-
-@dataclasses.dataclass
-class _Counts:
-    """What the spool knows without asking the database; changes only with a committed transaction."""
-
-    events: int = 0
-    size_bytes: int = 0
-    lost: int = 0  # dropped and not told yet; also in the database
-    lost_in_all: int = 0
 
 
 class Spool:
@@ -94,8 +91,10 @@ class Spool:
         self._listeners: list[Callable[[], None]] = []
         self._boot = 0
         self._seq = 0
-        self._counts = _Counts()
+        self._lanes = Lanes(limits, lambda: self._database.free_bytes() > limits.min_free_bytes)
         self._corrupt = 0  # databases set aside and not told yet
+        self._rescued = 0  # events read from them
+        self._must_rescue = False
         self._failed = 0  # refused writes not told yet
         self._failed_in_all = 0
         self._cursors: dict[str, str] = {}
@@ -160,8 +159,8 @@ class Spool:
         with self._lock:
             return self._cursors.get(name)
 
-    def read_after(self, position: int, maximum: int) -> list[SpooledEvent]:
-        """Return up to `maximum` events behind `position`, oldest first (0: from the start).
+    def read_after(self, lane: Severity, position: int, maximum: int) -> list[SpooledEvent]:
+        """Return up to `maximum` waiting events of a lane behind `position`, oldest first (0: from the start).
 
         Raises:
             SpoolUnavailableError: The disk does not answer; try again later.
@@ -169,94 +168,132 @@ class Spool:
         found: list[SpooledEvent] = []
 
         def read(connection: sqlite3.Connection) -> None:
-            query = "SELECT id, body FROM event WHERE id > ? ORDER BY id LIMIT ?"
-            found[:] = [SpooledEvent(*row) for row in connection.execute(query, (position, maximum))]
+            found[:] = [SpooledEvent(*row) for row in self._lanes.read(connection, lane, position, maximum)]
 
         with self._lock:
             self._transact(read)
         return found
 
-    def remove(self, positions: Iterable[int]) -> None:
-        """Forget events that the broker has; unknown positions are ignored.
+    def newest(self) -> int:
+        """Return the position of the newest event that was ever put; 0 for none.
 
         Raises:
-            SpoolUnavailableError: Nothing was removed; they will be sent again, which the cloud recognises.
+            SpoolUnavailableError: The disk does not answer; try again later.
         """
-        wanted = list(positions)
+        found = [0]
 
-        def remove(connection: sqlite3.Connection) -> None:
-            for position in wanted:
-                self._delete(connection, position)
+        def read(connection: sqlite3.Connection) -> None:
+            found[0] = connection.execute("SELECT coalesce(max(id), 0) FROM event").fetchone()[0]
 
         with self._lock:
-            self._transact(remove)
-            if not self._counts.lost or not self._has_room():
+            self._transact(read)
+        return found[0]
+
+    def confirm(self, positions: Iterable[int]) -> None:
+        """Take events that the broker has out of their lanes; unknown positions are ignored.
+
+        Raises:
+            SpoolUnavailableError: Nothing changed; they will be sent again, which the cloud recognises.
+        """
+        wanted = list(positions)
+        with self._lock:
+            self._transact(lambda connection: self._lanes.confirm(connection, wanted))
+            if not (self._lanes.counts.lost or self._lanes.counts.damaged) or not self._lanes.has_room(_ROOM_SHARE):
                 return
         try:
             self.put([])  # tells the loss
         except SpoolUnavailableError as err:
             logger.warning("%s; lost events are told later", err)
 
+    def recall(self, positions: Iterable[int] | None = None) -> int:
+        """Let confirmed events wait again, as far as they are still there: the broker may have lost them.
+
+        Args:
+            positions: Which ones; all that are still there if None.
+
+        Returns:
+            How many wait again.
+
+        Raises:
+            SpoolUnavailableError: Nothing changed; try again.
+        """
+        wanted = None if positions is None else list(positions)
+        found = [0]
+
+        def recall(connection: sqlite3.Connection) -> None:
+            found[0] = self._lanes.recall(connection, wanted)
+
+        with self._lock:
+            self._transact(recall)
+        return found[0]
+
     def status(self) -> SpoolStatus:
         """Return how full the spool is."""
         with self._lock:
             return SpoolStatus(
                 boot=self._boot,
-                events=self._counts.events,
-                size_bytes=self._counts.size_bytes,
-                lost=self._counts.lost_in_all,
+                events=self._lanes.counts.events,
+                size_bytes=self._lanes.counts.size_bytes,
+                lost=self._lanes.counts.lost_in_all,
                 failed_writes=self._failed_in_all,
             )
 
     # Inside one transaction.
 
     def _put(self, events: list[Event], cursor: Cursor | None) -> None:
-        rows: list[_Row] = []
+        rows: list[Row] = []
 
         def store(connection: sqlite3.Connection) -> None:
             rows[:] = self._encode([*events, *self._notices()])
-            if self._counts.lost and self._has_room():
-                self._counts.lost = 0
-                self._write_number(connection, "lost", 0)
-            connection.executemany("INSERT INTO event (severity, body) VALUES (?, ?)", rows)
-            self._counts.events += len(rows)
-            self._counts.size_bytes += sum(len(body) for _severity, body in rows)
+            if self._lanes.has_room(_ROOM_SHARE):
+                self._lanes.loss_told(connection)
+            self._lanes.add(connection, rows)
             if cursor is not None:
                 self._write_cursors(connection, {cursor.name: cursor.position})
-            self._trim(connection)
+            self._before_commit(connection)
 
-        self._transact(store)
+        try:
+            self._transact(store)
+        except SpoolUnavailableError as err:
+            if not isinstance(err.__cause__, sqlite3.Error) or not self._database.needs_room(err.__cause__):
+                raise
+            self._database.reuse_log()
+            try:
+                self._transact(store)
+            except SpoolUnavailableError:
+                if not self._make_room(events):
+                    raise
+                self._transact(store)
         self._seq += len(rows)
-        self._failed = self._corrupt = 0
+        self._failed = self._corrupt = self._rescued = self._lanes.counts.damaged = 0
         if cursor is not None:
             self._cursors[cursor.name] = cursor.position
+        self._database.keep_reserve()
 
-    def _trim(self, connection: sqlite3.Connection) -> None:
-        dropped = 0
-        while self._is_over_bounds():
-            query = "SELECT id FROM event ORDER BY severity, id LIMIT ?"
-            oldest = connection.execute(query, (_TRIM_STEP,)).fetchall()
-            if not oldest:
-                break
-            for (position,) in oldest:
-                if not self._is_over_bounds():
-                    break
-                self._delete(connection, position)
-                dropped += 1
-        if dropped:
-            self._counts.lost += dropped
-            self._counts.lost_in_all += dropped
-            self._write_number(connection, "lost", self._counts.lost)
+    def _before_commit(self, connection: sqlite3.Connection) -> None:
+        """Nothing; a test cuts the power here."""
 
-    def _delete(self, connection: sqlite3.Connection, position: int) -> None:
-        rows = connection.execute("DELETE FROM event WHERE id = ? RETURNING length(body)", (position,)).fetchall()
-        for (size,) in rows:
-            self._counts.events -= 1
-            self._counts.size_bytes -= size
+    def _make_room(self, events: list[Event]) -> bool:
+        """Drop lower lanes for graver `events` on a full disk; returns whether another try is worth while."""
+        if not events:
+            return False
+        gravest = max(event.severity for event in events)
+        wanted_bytes = max(_ROOM_BYTES, _ROOM_FACTOR * sum(len(body) for _lane, body in self._encode(events)))
+        dropped = [0]
 
-    @staticmethod
-    def _write_number(connection: sqlite3.Connection, name: str, value: int) -> None:
-        connection.execute("INSERT OR REPLACE INTO number VALUES (?, ?)", (name, value))
+        def drop(connection: sqlite3.Connection) -> None:
+            dropped[0] = self._lanes.make_room(connection, gravest, wanted_bytes)
+
+        try:
+            self._transact(drop)
+        except SpoolUnavailableError:
+            self._database.give_up_reserve()
+            try:
+                self._transact(drop)
+            except SpoolUnavailableError as again:
+                logger.warning("no room can be made: %s", again)
+                return False
+        return dropped[0] > 0
 
     @staticmethod
     def _write_cursors(connection: sqlite3.Connection, cursors: dict[str, str]) -> None:
@@ -267,14 +304,14 @@ class Spool:
         if self._is_closed:
             raise SpoolUnavailableError("spool: closed")
         for attempt in range(1, _ATTEMPTS + 1):
-            before = dataclasses.replace(self._counts)
+            before = self._lanes.counts.copy()
             try:
                 if not self._database.is_open:
                     self._open_database()
-                    before = dataclasses.replace(self._counts)
+                    before = self._lanes.counts.copy()
                 self._database.transact(work)
             except (sqlite3.Error, OSError) as err:
-                self._counts = before
+                self._lanes.counts = before
                 if attempt == _ATTEMPTS or not self._recover(err):
                     raise SpoolUnavailableError(f"spool: {err}") from err
             else:
@@ -290,11 +327,12 @@ class Spool:
         except OSError as again:
             logger.warning("cannot set the corrupt spool aside: %s", again)
             return False
+        self._must_rescue = True
         return True
 
     # Own events.
 
-    def _encode(self, events: list[Event]) -> list[_Row]:
+    def _encode(self, events: list[Event]) -> list[Row]:
         rows = []
         for offset, event in enumerate(events, start=1):
             numbered = dataclasses.replace(event, boot=self._boot, seq=self._seq + offset)
@@ -302,10 +340,18 @@ class Spool:
         return rows
 
     def _notices(self) -> list[Event]:
-        lost = self._counts.lost if self._has_room() else 0
+        has_room = self._lanes.has_room(_ROOM_SHARE)
+        corrupt = "spool was corrupt and starts empty; events not yet sent are lost"
+        if self._rescued:
+            corrupt = f"spool was damaged; {self._rescued} waiting events could be read, others are lost"
         notices = {
-            "spool was full; events lost": lost,
-            "spool was corrupt and starts empty; events not yet sent are lost": self._corrupt,
+            **{
+                f"spool was full; {_STARS[lane]} events lost": n
+                for lane, n in self._lanes.counts.lost.items()
+                if has_room
+            },
+            corrupt: self._corrupt,
+            "spool events changed on the disk and were dropped": self._lanes.counts.damaged,
             "spool could not be written for a while": self._failed,
         }
         at_ms = int(self._clock.now() * 1000)
@@ -314,15 +360,6 @@ class Spool:
             for text, count in notices.items()
             if count
         ]
-
-    def _is_over_bounds(self) -> bool:
-        return self._counts.events > self._limits.max_events or self._counts.size_bytes > self._limits.max_bytes
-
-    def _has_room(self) -> bool:
-        return (
-            self._counts.events < self._limits.max_events * _ROOM_SHARE
-            and self._counts.size_bytes < self._limits.max_bytes * _ROOM_SHARE
-        )
 
     # Opening.
 
@@ -334,20 +371,39 @@ class Spool:
         except BaseException:
             self._database.close()
             raise
+        if self._must_rescue:
+            self._must_rescue = False
+            self._rescue()
+        self._database.keep_reserve()
+
+    def _rescue(self) -> None:
+        """Bring what can still be read of the file that was set aside; numbers included, so nothing arrives twice."""
+        rows = readable_events(self._database.aside_path, self._limits.max_events)
+        while batch := list(itertools.islice(rows, _RESCUE_BATCH)):
+            before = self._lanes.counts.copy()
+
+            def add(connection: sqlite3.Connection, batch: list[Row] = batch) -> None:
+                self._lanes.add(connection, batch)
+
+            try:
+                self._database.transact(add)
+            except sqlite3.Error as err:
+                self._lanes.counts = before
+                logger.warning("the rescue ends early: %s", err)
+                break
+            self._rescued += len(batch)
 
     def _take_over(self, connection: sqlite3.Connection) -> None:
         numbers = dict(connection.execute("SELECT name, value FROM number"))
-        events, size = connection.execute("SELECT count(*), coalesce(sum(length(body)), 0) FROM event").fetchone()
         if self._boot == 0:
             self._boot = self._next_boot(numbers.get("boot"))
         # The file first: it is never behind the database, so it alone is enough when the database is lost.
         write_atomic(self._boot_path, b"%d\n" % self._boot)
-        self._write_number(connection, "boot", self._boot)
+        connection.execute("INSERT OR REPLACE INTO number VALUES ('boot', ?)", (self._boot,))
         # What we know is newer than what a new or a reopened file holds.
         self._cursors = dict(connection.execute("SELECT name, position FROM cursor")) | self._cursors
         self._write_cursors(connection, self._cursors)
-        lost = numbers.get("lost", 0)
-        self._counts = dataclasses.replace(self._counts, events=events, size_bytes=size, lost=lost)
+        self._lanes.load(connection)
 
     def _next_boot(self, in_database: int | None) -> int:
         known = [value for value in (in_database, self._read_boot_file()) if value is not None]

@@ -1,12 +1,16 @@
-"""The spool's SQLite file: opening, checking, transactions, setting a corrupt one aside.
+"""The spool's SQLite file: opening, checking, transactions, setting a corrupt one aside, a reserve for a full disk.
 
 It knows SQLite and the file system but not what an event is; `spool` decides. Write-ahead log with every transaction
 synced: what a transaction committed survives a power cut. Not thread-safe; its one owner holds a lock.
+
+Deleting needs room too (the write-ahead log grows before the file shrinks). So some disk is kept in a file of its own
+that is given up when nothing else can be written.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -16,18 +20,32 @@ from .files import sync_directory
 
 logger = logging.getLogger(__name__)
 
+RESERVE_NAME = "reserve"
 _CORRUPT_SUFFIX = ".corrupt"
-_PAGE_BYTES = 4096
+_LOG_SUFFIXES = ("-wal", "-shm")
+# What SQLite answers when there is no room for the file, its log, or the log's index.
+_NO_ROOM = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
+
+# The columns that came later have defaults, so that the firmware before can use the file after a way back.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS event (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     severity INTEGER NOT NULL,
-    body BLOB NOT NULL
+    body BLOB NOT NULL,
+    confirmed INTEGER NOT NULL DEFAULT 0,
+    check_sum INTEGER NOT NULL DEFAULT -1
 );
-CREATE INDEX IF NOT EXISTS event_by_severity ON event (severity, id);
 CREATE TABLE IF NOT EXISTS cursor (name TEXT PRIMARY KEY, position TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS number (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 """
+_INDEX = """
+CREATE INDEX IF NOT EXISTS event_by_lane ON event (confirmed, severity, id);
+DROP INDEX IF EXISTS event_by_severity;
+"""
+_LATER_COLUMNS = {
+    "confirmed": "ALTER TABLE event ADD COLUMN confirmed INTEGER NOT NULL DEFAULT 0",
+    "check_sum": "ALTER TABLE event ADD COLUMN check_sum INTEGER NOT NULL DEFAULT -1",
+}
 
 
 class CorruptDatabaseError(sqlite3.DatabaseError):
@@ -47,18 +65,26 @@ class SpoolDatabase:
 
     Args:
         path: The file; its directory must exist.
-        limits: The file is kept below about twice `max_bytes`.
+        limits: Waiting time, and size of the reserve.
     """
 
     def __init__(self, path: Path, limits: SpoolLimits) -> None:
         self._path = path
+        self._aside_path = path.with_name(path.name + _CORRUPT_SUFFIX)
+        self._reserve_path = path.with_name(RESERVE_NAME)
         self._limits = limits
         self._connection: sqlite3.Connection | None = None
+        self._has_reserve = False
 
     @property
     def is_open(self) -> bool:
         """Whether transactions are possible."""
         return self._connection is not None
+
+    @property
+    def aside_path(self) -> Path:
+        """Where `set_aside` puts a corrupt file."""
+        return self._aside_path
 
     def open(self) -> None:
         """Open the file, or make it, and check it.
@@ -73,10 +99,14 @@ class SpoolDatabase:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA journal_size_limit = 1048576")
-            # Twice the bound plus a little: encoded events, the index, and pages half full after deletions.
-            connection.execute(f"PRAGMA max_page_count = {2 * self._limits.max_bytes // _PAGE_BYTES + 1024}")
+            connection.execute("PRAGMA wal_autocheckpoint = 200")  # pages: the log stays below a MiB
             _check(connection)
             connection.executescript(_SCHEMA)
+            present = {row[1] for row in connection.execute("PRAGMA table_info(event)")}
+            for column, statement in _LATER_COLUMNS.items():
+                if column not in present:
+                    connection.execute(statement)
+            connection.executescript(_INDEX)
         except BaseException:
             connection.close()
             raise
@@ -107,15 +137,74 @@ class SpoolDatabase:
             OSError: It could not be renamed.
         """
         self.close()
-        aside = self._path.with_name(self._path.name + _CORRUPT_SUFFIX)
-        logger.error("%s is corrupt; it is kept as %s", self._path, aside.name)
-        self._path.replace(aside)
-        for suffix in ("-wal", "-shm"):
-            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+        logger.error("%s is corrupt; it is kept as %s", self._path, self._aside_path.name)
+        # The log goes with its file: what was written last may be in there alone.
+        for suffix in _LOG_SUFFIXES:
+            self._beside(self._aside_path, suffix).unlink(missing_ok=True)
+        log = self._beside(self._path, "-wal")
+        if log.exists():
+            log.replace(self._beside(self._aside_path, "-wal"))
+        self._path.replace(self._aside_path)
+        self._beside(self._path, "-shm").unlink(missing_ok=True)
         sync_directory(self._path.parent)
+
+    # Room on the disk.
+
+    def free_bytes(self) -> int:
+        """Return how many bytes the disk has left for us; 0 when it does not say."""
+        try:
+            status = os.statvfs(self._path.parent)
+        except OSError:
+            return 0
+        return status.f_bavail * status.f_frsize
+
+    def needs_room(self, err: Exception) -> bool:
+        """Tell whether `err` is what a full disk looks like."""
+        code = getattr(err, "sqlite_errorcode", None)
+        if code is None or code & 0xFF not in _NO_ROOM:
+            return False
+        return code & 0xFF == sqlite3.SQLITE_FULL or self.free_bytes() < self._limits.reserve_bytes
+
+    def keep_reserve(self) -> None:
+        """Set some disk aside for `give_up_reserve`, if there is plenty; never raises."""
+        if self._has_reserve or not self._limits.reserve_bytes or self.free_bytes() < 4 * self._limits.reserve_bytes:
+            return
+        try:
+            descriptor = os.open(self._reserve_path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                os.posix_fallocate(descriptor, 0, self._limits.reserve_bytes)
+            finally:
+                os.close(descriptor)
+        except OSError as err:
+            logger.debug("no reserve on the disk: %s", err)
+        else:
+            self._has_reserve = True
+
+    def give_up_reserve(self) -> None:
+        """Spend the reserve on the file, so that a transaction that makes room has some itself."""
+        self._has_reserve = False
+        try:
+            self._reserve_path.unlink(missing_ok=True)
+        except OSError as err:
+            logger.debug("the reserve cannot be given up: %s", err)
+        self.reuse_log()
+
+    def reuse_log(self) -> None:
+        """Move the log into the file, so that the log's own place can be written again; never raises."""
+        if self._connection is None:
+            return
+        try:
+            self._connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+        except sqlite3.Error as err:
+            logger.debug("the log stays: %s", err)
+
+    @staticmethod
+    def _beside(path: Path, suffix: str) -> Path:
+        return path.with_name(path.name + suffix)
 
 
 def _check(connection: sqlite3.Connection) -> None:
-    verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    # Not quick_check: an index that lacks an event would hide it from its lane.
+    verdict = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if verdict != "ok":
         raise CorruptDatabaseError(verdict)

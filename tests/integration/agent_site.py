@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import signal
@@ -172,7 +173,7 @@ class Site:
             lines.append(
                 json.dumps(
                     {
-                        "timestamp": "2026-11-22T01:02:03.000000+0000",
+                        "timestamp": dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f+0000"),
                         "flow_id": self._next_rule,
                         "event_type": "alert",
                         "src_ip": "192.168.10.11",

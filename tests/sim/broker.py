@@ -19,6 +19,7 @@ class Published:
     payload: bytes
     confirmed: bool
     retain: bool
+    expires_s: int | None = None
 
 
 class SimulatedConnection:
@@ -30,16 +31,20 @@ class SimulatedConnection:
         self.hello = hello
         self.receive_maximum = broker.receive_maximum
         self.local_address = broker.local_address
+        self.session_present = broker.remembers
+        broker.remembers = True
         self.incoming: deque[Incoming] = deque()
         self.unanswered: deque[tuple[int, Published]] = deque()
         self.subscriptions: list[str] = []
         self.is_open = True
         self.goodbye_s: float | None = None
 
-    def publish(self, topic: str, payload: bytes, *, confirmed: bool, retain: bool = False) -> int:
+    def publish(
+        self, topic: str, payload: bytes, *, confirmed: bool, retain: bool = False, expires_s: int | None = None
+    ) -> int:
         self._check()
         self._next_id += 1
-        message = Published(topic, payload, confirmed, retain)
+        message = Published(topic, payload, confirmed, retain, expires_s)
         self._broker.published.append(message)
         if retain:
             self._broker.retained[topic] = payload
@@ -87,12 +92,14 @@ class SimulatedBroker:
     Attributes:
         is_up: Whether it can be reached.
         answers: Whether it acknowledges at once.
+        remembers: Whether it knows the session of the box.
         reasons: Reason code of acknowledgements by the last level of the topic.
     """
 
     def __init__(self) -> None:
         self.is_up = True
         self.answers = True
+        self.remembers = False
         self.reasons: dict[str, int] = {}
         self.receive_maximum = 65535
         self.local_address = "192.0.2.7"

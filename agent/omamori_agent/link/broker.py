@@ -85,8 +85,21 @@ class BrokerConnection(Protocol):
     def local_address(self) -> str:
         """IP address of our side."""
 
-    def publish(self, topic: str, payload: bytes, *, confirmed: bool, retain: bool = False) -> int:
+    @property
+    def session_present(self) -> bool:
+        """Whether the broker remembers us from before."""
+
+    def publish(
+        self, topic: str, payload: bytes, *, confirmed: bool, retain: bool = False, expires_s: int | None = None
+    ) -> int:
         """Send a message; a confirmed one (QoS 1) is answered by `Acknowledged` with the returned id.
+
+        Args:
+            topic: Where to.
+            payload: What.
+            confirmed: Whether we want to know that the broker has it.
+            retain: Whether the broker keeps it for those who come later.
+            expires_s: Seconds after which it is worth nothing and need not be delivered any more; None for never.
 
         Raises:
             BrokerUnreachableError: The connection is lost.

@@ -17,7 +17,7 @@ import time
 from typing import Any
 
 import paho.mqtt
-from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.client import Client, ConnectFlags, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -37,6 +37,7 @@ CONTENT_TYPE = "application/cbor"
 _REFUSAL = 0x80
 _DEFAULT_RECEIVE_MAXIMUM = 65535
 _CONNACK_POLL_S = 0.2
+_TOPIC_ALIAS = 1
 # What paho lets through on bytes that are not MQTT.
 _NONSENSE = (paho.mqtt.MQTTException, ValueError, struct.error, IndexError, KeyError, TypeError, AssertionError)
 
@@ -92,7 +93,10 @@ class MQTTConnection:
         self._incoming: list[Incoming] = []
         self._consent: ReasonCode | None = None
         self._lost: str | None = None
+        self._topic_aliases = 0  # how many the broker takes
+        self._aliased: str | None = None  # the topic that has ours
         self.receive_maximum = _DEFAULT_RECEIVE_MAXIMUM
+        self.session_present = False
         self._client = client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=hello.client_id,
@@ -145,9 +149,18 @@ class MQTTConnection:
         except OSError:
             return ""
 
-    def publish(self, topic: str, payload: bytes, *, confirmed: bool, retain: bool = False) -> int:
+    def publish(
+        self, topic: str, payload: bytes, *, confirmed: bool, retain: bool = False, expires_s: int | None = None
+    ) -> int:
         """Send a message; returns its id."""
-        properties = _properties(PacketTypes.PUBLISH, ContentType=CONTENT_TYPE)
+        values: dict[str, int | str] = {"ContentType": CONTENT_TYPE}
+        if expires_s is not None:
+            values["MessageExpiryInterval"] = expires_s
+        if not confirmed and self._topic_aliases:
+            # Heartbeats are all that goes out unconfirmed: from the second one on without their topic.
+            values["TopicAlias"] = _TOPIC_ALIAS
+            topic, self._aliased = ("" if topic == self._aliased else topic), topic
+        properties = _properties(PacketTypes.PUBLISH, **values)
         info = self._client.publish(topic, payload, qos=int(confirmed), retain=retain, properties=properties)
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
             raise BrokerUnreachableError(f"connection lost: {info.rc.name}")
@@ -200,11 +213,13 @@ class MQTTConnection:
 
     # Callbacks of paho, called from within `_step`.
 
-    def _on_connect(self, _client: Client, _data: object, _flags: object, reason: ReasonCode, props: Any) -> None:
+    def _on_connect(self, _client: Client, _data: object, flags: ConnectFlags, reason: ReasonCode, props: Any) -> None:
         self._consent = reason
+        self.session_present = flags.session_present
         maximum = getattr(props, "ReceiveMaximum", None)
         if isinstance(maximum, int) and maximum > 0:
             self.receive_maximum = maximum
+        self._topic_aliases = getattr(props, "TopicAliasMaximum", 0)
 
     def _on_disconnect(self, _client: Client, _data: object, _flags: object, reason: ReasonCode, _props: Any) -> None:
         self._lost = f"connection lost: {reason}"

@@ -15,10 +15,14 @@ from omamori_agent.identity import Identity
 from omamori_agent.ports import Clock
 from omamori_agent.spool import Spool, SpoolUnavailableError
 from omamori_agent.status import StatusBoard
+from omamori_protocol.errors import ProtocolError
+from omamori_protocol.messages import Event
 from omamori_protocol.topics import Leaf, device_topic, feed_announcement
-from omamori_protocol.vocabulary import Presence
+from omamori_protocol.vocabulary import Presence, Severity
 
 from .broker import Acknowledged, BrokerConnection, BrokerUnreachableError, Hello, Received, Waker
+from .doubt import Doubt
+from .pace import Pace
 from .presence import describe
 from .retained import RetainedMessage
 from .window import SendWindow
@@ -29,6 +33,8 @@ _POLL_S = 1.0  # upper bound of the reaction to a stop
 _SESSION_BYTES = 8
 _SPOOL_RETRY_S = 2.0
 _TELL_REFUSALS_S = 10.0
+_HEARTBEATS_UNTIL_STALE = 3  # a heartbeat that is delivered later tells nothing any more
+_LANES = (Severity.THREE, Severity.TWO, Severity.ONE)
 
 
 class LinkSession:
@@ -40,6 +46,7 @@ class LinkSession:
         boot: The agent's boot number.
         status: What the box does.
         spool: Where events wait.
+        doubt: Which acknowledgements are worth nothing; outlives the session.
         clock: Time.
         waker: Set by others when there is something to send.
         take_heartbeat: Returns a heartbeat to send, once, or None.
@@ -55,6 +62,7 @@ class LinkSession:
         boot: int,
         status: StatusBoard,
         spool: Spool,
+        doubt: Doubt,
         clock: Clock,
         waker: Waker,
         take_heartbeat: Callable[[], bytes | None],
@@ -67,6 +75,7 @@ class LinkSession:
         self._boot = boot
         self._status = status
         self._spool = spool
+        self._doubt = doubt
         self._clock = clock
         self._waker = waker
         self._take_heartbeat = take_heartbeat
@@ -75,7 +84,9 @@ class LinkSession:
         self._id = secrets.token_bytes(_SESSION_BYTES)
         self._since_s = clock.now()
         self._window = self._make_window(1)
-        self._removable: list[int] = []
+        self._pace = Pace(0, 0.0, 0.0, self._limits)
+        self._backlog_end = 0  # position of the newest event that waited when we connected
+        self._confirmable: list[int] = []
         self._refused = 0
         self._tell_refusals_at_s = 0.0
         self._spool_retry_at_s = 0.0
@@ -92,8 +103,21 @@ class LinkSession:
         return Hello(self._identity.device, topic, self._describe(Presence.OFFLINE))
 
     def start(self, connection: BrokerConnection) -> None:
-        """Say that we are here."""
+        """Say that we are here.
+
+        Raises:
+            BrokerUnreachableError: The connection is lost.
+            SpoolUnavailableError: The disk does not answer.
+        """
         self._connection = connection
+        if not connection.session_present:
+            self._doubt.session_lost()
+        if self._doubt.exists:
+            recalled = self._spool.recall(self._doubt.doubtful())
+            self._doubt.settle()
+            if recalled:
+                logger.info("%d acknowledged events are sent again: the broker may have lost them", recalled)
+        self._measure_backlog()
         # Two places in the broker's window are kept for the state and the report.
         self._window = self._make_window(max(1, min(self._limits.window, connection.receive_maximum) - 2))
         self._state.send(connection)
@@ -109,13 +133,14 @@ class LinkSession:
         """
         connection = self._live()
         if (heartbeat := self._take_heartbeat()) is not None:
-            connection.publish(self._topic(Leaf.HEARTBEAT), heartbeat, confirmed=False)
+            expires_s = int(_HEARTBEATS_UNTIL_STALE * self._config.heartbeat_s) or 1
+            connection.publish(self._topic(Leaf.HEARTBEAT), heartbeat, confirmed=False, expires_s=expires_s)
         self._state.send(connection)
         self._reported.send(connection)
         self._send_events(connection)
         self._check_patience()
         self._take(connection)
-        self._remove()
+        self._confirm()
 
     def finish(self, goodbye_s: float) -> None:
         """Say that we leave; afterwards the connection may be closed in an orderly way."""
@@ -124,7 +149,7 @@ class LinkSession:
         deadline_s = self._clock.monotonic() + goodbye_s
         while self._state.waits_since is not None and self._clock.monotonic() < deadline_s:
             self._take(connection)
-        self._remove()
+        self._confirm()
 
     def _make_window(self, size: int) -> SendWindow:
         limits = self._limits
@@ -150,27 +175,53 @@ class LinkSession:
             since_s=self._since_s,
         ).encode()
 
+    def _measure_backlog(self) -> None:
+        """Find out how much waits and since when, for the pace."""
+        self._backlog_end = self._spool.newest()
+        oldest_ms = []
+        for lane in _LANES:
+            for event in self._spool.read_after(lane, 0, 1):
+                try:
+                    oldest_ms.append(Event.decode(event.body).at_ms)
+                except ProtocolError:  # the cloud will say so
+                    continue
+        age_s = self._clock.now() - min(oldest_ms) / 1000 if oldest_ms else 0.0
+        self._pace = Pace(self._spool.status().events, age_s, self._clock.monotonic(), self._limits)
+
     def _send_events(self, connection: BrokerConnection) -> None:
         now_s = self._clock.monotonic()
-        before = self._window.position
         room = self._window.room(now_s)
-        if self._window.position < before:
+        if self._window.has_rewound():
             self._nothing_new = False  # refused events are due again
         if room <= 0 or self._nothing_new or now_s < self._spool_retry_at_s:
             return
         # Before reading: an event put meanwhile must be looked for again.
         self._nothing_new = True
         try:
-            events = self._spool.read_after(self._window.position, room)
+            for lane in _LANES:
+                room -= self._send_lane(connection, lane, room, now_s)
         except SpoolUnavailableError as err:
             self._spool_trouble(err)
             self._nothing_new = False
-            return
+        if room <= 0:
+            self._nothing_new = False
+
+    def _send_lane(self, connection: BrokerConnection, lane: Severity, room: int, now_s: float) -> int:
+        """Send what waits in a lane and may go; returns how many that were."""
+        if room <= 0:
+            return 0
+        events = self._spool.read_after(lane, self._window.reached(lane), room)
+        backlog = sum(event.position <= self._backlog_end for event in events)
+        if lane is not Severity.THREE and backlog:
+            allowed = self._pace.room(now_s, backlog)
+            self._pace.sent(allowed)
+            if allowed < backlog:
+                events = events[:allowed]  # a lane keeps its order: what is behind the backlog waits too
+                self._nothing_new = False
         for event in events:
             message_id = connection.publish(self._topic(Leaf.EVENT), event.body, confirmed=True)
-            self._window.sent(message_id, event.position, now_s)
-        if len(events) == room:
-            self._nothing_new = False
+            self._window.sent(message_id, lane, event.position, now_s)
+        return len(events)
 
     def _check_patience(self) -> None:
         since = (self._state.waits_since, self._reported.waits_since, self._window.waits_since())
@@ -179,7 +230,7 @@ class LinkSession:
             raise BrokerUnreachableError(f"the broker acknowledges nothing for {self._limits.ack_timeout_s:.0f} s")
 
     def _take(self, connection: BrokerConnection) -> None:
-        for item in connection.poll(_POLL_S, self._waker):
+        for item in connection.poll(self._poll_s(), self._waker):
             if isinstance(item, Received):
                 self._on_received(item)
             elif not self._state.answered(item) and not self._reported.answered(item):
@@ -187,10 +238,15 @@ class LinkSession:
         if self._waker.clear():
             self._nothing_new = False
 
+    def _poll_s(self) -> float:
+        """Return how long to wait for the network at most: until a paced event may go."""
+        wait_s = self._pace.wait_s()
+        return _POLL_S if self._nothing_new or wait_s <= 0 else min(_POLL_S, wait_s)
+
     def _event_answered(self, item: Acknowledged) -> None:
         position = self._window.answered(item.message_id, item.reason, self._clock.monotonic())
         if position is not None:
-            self._removable.append(position)
+            self._confirmable.append(position)
         elif item.reason:
             self._tell_refusal(item.reason)
 
@@ -201,15 +257,18 @@ class LinkSession:
             self._tell_refusals_at_s = now_s + _TELL_REFUSALS_S
             logger.warning("the broker does not take an event (0x%02x, %d so far); kept", reason, self._refused)
 
-    def _remove(self) -> None:
-        if not self._removable or self._clock.monotonic() < self._spool_retry_at_s:
+    def _confirm(self) -> None:
+        if not self._confirmable or self._clock.monotonic() < self._spool_retry_at_s:
             return
         try:
-            self._spool.remove(self._removable)
+            self._spool.confirm(self._confirmable)
         except SpoolUnavailableError as err:
             self._spool_trouble(err)
         else:
-            self._removable.clear()
+            now_s = self._clock.monotonic()
+            for position in self._confirmable:
+                self._doubt.confirmed(position, now_s)
+            self._confirmable.clear()
 
     def _spool_trouble(self, err: SpoolUnavailableError) -> None:
         logger.warning("%s", err)

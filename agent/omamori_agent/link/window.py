@@ -1,7 +1,7 @@
 """Which events may be sent now, and what an acknowledgement means; no input or output.
 
-* Events go out in the spool's order, at most `size` unacknowledged.
-* An acknowledged event may be removed. A refused one stays in the spool and is sent again later; refusals in a row
+* Each lane goes out in its order, at most `size` events of all lanes unacknowledged.
+* An acknowledged event may be confirmed. A refused one stays in the spool and is sent again later; refusals in a row
   slow everything down, a single one does not hold up the others.
 * "No matching subscribers" counts as a refusal: the broker took the event and threw it away.
 * A new connection starts from the oldest event again.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 
 from omamori_agent.backoff import Backoff
+from omamori_protocol.vocabulary import Severity
 
 _SUCCESS = 0x00
 
@@ -39,7 +40,12 @@ class SendWindow:
         self._sent: dict[int, _Sent] = {}
         self._paused_until_s = 0.0
         self._rewind_at_s: float | None = None
-        self.position = 0  # everything up to here has been sent on this connection
+        self._reached: dict[Severity, int] = {}
+        self._rewound = False
+
+    def reached(self, lane: Severity) -> int:
+        """Return the position up to which `lane` has been sent on this connection."""
+        return self._reached.get(lane, 0)
 
     def room(self, now_s: float) -> int:
         """Return how many more events may be sent now."""
@@ -49,19 +55,25 @@ class SendWindow:
             if self._sent:
                 return 0  # an event must not be on its way twice
             self._rewind_at_s = None
-            self.position = 0
+            self._reached.clear()
+            self._rewound = True
         return self._size - len(self._sent)
 
-    def sent(self, message_id: int, position: int, now_s: float) -> None:
-        """Note that the event at `position` went out as `message_id`."""
+    def has_rewound(self) -> bool:
+        """Return whether `room` went back to the oldest events since this was asked last."""
+        rewound, self._rewound = self._rewound, False
+        return rewound
+
+    def sent(self, message_id: int, lane: Severity, position: int, now_s: float) -> None:
+        """Note that the event at `position` of `lane` went out as `message_id`."""
         self._sent[message_id] = _Sent(position, now_s)
-        self.position = max(self.position, position)
+        self._reached[lane] = max(self.reached(lane), position)
 
     def answered(self, message_id: int, reason: int, now_s: float) -> int | None:
         """Take an acknowledgement.
 
         Returns:
-            Position of the event to remove, or None if there is none (refused, or not an event of this window).
+            Position of the event to confirm, or None if there is none (refused, or not an event of this window).
         """
         sent = self._sent.pop(message_id, None)
         if sent is None:

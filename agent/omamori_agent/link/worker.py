@@ -25,6 +25,7 @@ from omamori_protocol.messages import FeedAnnouncement
 from omamori_protocol.topics import MAX_TOPIC_LENGTH, Leaf, device_topic, feed_announcement
 
 from .broker import Broker, Received, Waker
+from .doubt import Doubt
 from .session import LinkSession
 
 logger = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ class LinkWorker:
         self._connections = 0
         self._live: tuple[int, str] | None = None
         self._waker = Waker()
+        self._doubt = Doubt(config.link.doubt_s, config.spool.kept_events)
         self._heartbeat_lock = threading.Lock()
         self._heartbeat: bytes | None = None
         self._bad_messages = 0
@@ -130,6 +132,7 @@ class LinkWorker:
             try:
                 self._serve(identity, stop)
             except AgentError as err:
+                self._doubt.connection_lost(self._clock.monotonic())
                 if self._clock.monotonic() - began_s >= limits.stable_after_s:
                     backoff.reset()
                 delay_s = backoff.next_s()
@@ -152,6 +155,7 @@ class LinkWorker:
             boot=self._spool.boot,
             status=self._status,
             spool=self._spool,
+            doubt=self._doubt,
             clock=self._clock,
             waker=self._waker,
             take_heartbeat=self._take_heartbeat,

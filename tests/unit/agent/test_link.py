@@ -17,7 +17,7 @@ from omamori_agent.status import StatusBoard
 from omamori_protocol import cbor
 from omamori_protocol.messages import Event, FeedAnnouncement, State
 from omamori_protocol.topics import feed_announcement
-from omamori_protocol.vocabulary import EngineState, EventKind, FeedState, Presence
+from omamori_protocol.vocabulary import EngineState, EventKind, FeedState, Presence, Severity
 from sim.box import DEVICE, box_config
 from sim.broker import SimulatedBroker, SimulatedConnection
 from sim.clock import ManualClock
@@ -30,6 +30,7 @@ LIMITS = LinkLimits(
     again_first_s=0.02,
     refused_cap_s=0.03,
     stable_after_s=1000,
+    doubt_s=0.0,
 )
 STATE_TOPIC = f"omamori/v1/{DEVICE}/state"
 
@@ -386,7 +387,7 @@ def test_spool_in_trouble_does_not_end_the_connection(box: Box, monkeypatch: pyt
     eventually(lambda: box.status.get().connected)
     monkeypatch.setattr("omamori_agent.link.session._SPOOL_RETRY_S", 0.02)
     troubles = []
-    real_read, real_remove = box.spool.read_after, box.spool.remove
+    real_read, real_confirm = box.spool.read_after, box.spool.confirm
 
     def sometimes(real: Callable[..., object]) -> Callable[..., object]:
         def call(*args: object) -> object:
@@ -398,11 +399,80 @@ def test_spool_in_trouble_does_not_end_the_connection(box: Box, monkeypatch: pyt
         return call
 
     monkeypatch.setattr(box.spool, "read_after", sometimes(real_read))
-    monkeypatch.setattr(box.spool, "remove", sometimes(real_remove))
+    monkeypatch.setattr(box.spool, "confirm", sometimes(real_confirm))
     box.put("a")
     eventually(lambda: box.spool.status().events == 0)
     assert box.sent_texts() == ["a"]
     assert len(box.broker.connections) == 1
+
+
+def test_broker_that_forgot_us_gets_again_what_it_acknowledged(box: Box) -> None:
+    eventually(lambda: box.status.get().connected)
+    box.put("a", "b")
+    eventually(lambda: box.spool.status().events == 0)
+    box.broker.is_up = box.broker.remembers = False
+    eventually(lambda: not box.status.get().connected)
+    box.broker.is_up = True
+    eventually(lambda: len(box.sent_texts()) == 4)
+    assert box.sent_texts() == ["a", "b", "a", "b"]
+    eventually(lambda: box.spool.status().events == 0)
+
+
+@pytest.fixture
+def slow_box(tmp_path: Path) -> Iterator[Box]:
+    """Not started; doubts and paces."""
+    one = Box(tmp_path, dataclasses.replace(LIMITS, doubt_s=60.0, backlog_at_once=4))
+    one.enrol()
+    yield one
+    one.end()
+
+
+def test_what_was_acknowledged_shortly_before_a_loss_is_sent_again(slow_box: Box) -> None:
+    box = slow_box
+    box.thread.start()
+    eventually(lambda: box.status.get().connected)
+    box.put("long ago")
+    eventually(lambda: box.sent_texts() and box.spool.status().events == 0)
+    time.sleep(0.05)  # until its acknowledgement is noted
+    box.clock.advance(61.0)
+    box.put("just now")
+    eventually(lambda: len(box.sent_texts()) == 2 and box.spool.status().events == 0)
+    time.sleep(0.05)
+    box.broker.is_up = False
+    eventually(lambda: not box.status.get().connected)
+    box.broker.is_up = True
+    eventually(lambda: len(box.sent_texts()) == 3)
+    assert box.sent_texts() == ["long ago", "just now", "just now"]
+
+
+def test_grave_events_do_not_wait_for_a_backlog(slow_box: Box) -> None:
+    box = slow_box
+    old_ms = int(box.clock.now() * 1000) - 3_600_000
+    backlog = [
+        Event(boot=0, seq=0, at_ms=old_ms, kind=EventKind.SYSTEM, text=str(number), severity=severity)
+        for number in range(50)
+        for severity in (Severity.ONE, Severity.TWO)
+    ]
+    box.spool.put([*backlog, dataclasses.replace(backlog[0], severity=Severity.THREE, text="grave")])
+    box.thread.start()
+    eventually(lambda: len(box.sent_texts()) >= 2)
+    assert box.sent_texts()[0] == "grave"
+    # An hour's backlog takes about a quarter of an hour; meanwhile it is the second lane's turn.
+    assert len(box.sent_texts()) <= 10
+    sent = [Event.decode(item).severity for item in box.broker.payloads("evt")]
+    assert Severity.ONE not in sent
+    box.spool.put([dataclasses.replace(backlog[0], severity=Severity.THREE, text="new grave")])
+    eventually(lambda: "new grave" in box.sent_texts())
+    eventually(lambda: box.clock.advance(20.0) or box.spool.status().events == 0)
+    assert len(box.sent_texts()) == 102
+
+
+def test_heartbeat_expires_when_it_is_stale(box: Box) -> None:
+    eventually(lambda: box.status.get().connected)
+    box.worker.offer_heartbeat(b"hb")
+    eventually(lambda: box.broker.payloads("hb"))
+    assert [item.expires_s for item in box.broker.published if item.topic.endswith("/hb")] == [180]
+    assert all(item.expires_s is None for item in box.broker.published if not item.topic.endswith("/hb"))
 
 
 def test_waker_is_taken_back_once() -> None:

@@ -13,7 +13,8 @@ import pytest
 from omamori_agent.config import SpoolLimits
 from omamori_agent.errors import SetupError, TransientError
 from omamori_agent.ports import Cursor
-from omamori_agent.spool import BOOT_NAME, DATABASE_NAME, Spool, SpoolUnavailableError
+from omamori_agent.spool import BOOT_NAME, DATABASE_NAME, Spool, SpooledEvent, SpoolUnavailableError
+from omamori_agent.spool_database import RESERVE_NAME
 from omamori_protocol.errors import ProtocolError
 from omamori_protocol.messages import Event
 from omamori_protocol.vocabulary import EventKind, Severity
@@ -32,8 +33,13 @@ def open_spool(directory: Path, **limits: float) -> Spool:
     return spool
 
 
+def waiting(spool: Spool, maximum: int = 1000) -> list[SpooledEvent]:
+    """All lanes in the order of putting, unlike the link, which takes the gravest first."""
+    return sorted((item for lane in Severity for item in spool.read_after(lane, 0, maximum)), key=lambda e: e.position)
+
+
 def contents(spool: Spool) -> list[Event]:
-    return [Event.decode(item.body) for item in spool.read_after(0, 1000)]
+    return [Event.decode(item.body) for item in waiting(spool)]
 
 
 def rules(spool: Spool) -> list[str | None]:
@@ -56,14 +62,15 @@ def test_events_come_back_in_order_with_numbers(tmp_path: Path) -> None:
     spool.put([event("a"), event("b", Severity.THREE)])
     spool.put([event("c")])
     assert [(item.rule, item.boot, item.seq) for item in contents(spool)] == [("a", 1, 1), ("b", 1, 2), ("c", 1, 3)]
-    first = spool.read_after(0, 2)
-    assert [Event.decode(item.body).rule for item in spool.read_after(first[-1].position, 5)] == ["c"]
+    first = spool.read_after(Severity.ONE, 0, 1)
+    assert [Event.decode(item.body).rule for item in spool.read_after(Severity.ONE, first[-1].position, 5)] == ["c"]
+    assert [Event.decode(item.body).rule for item in spool.read_after(Severity.THREE, 0, 5)] == ["b"]
 
 
 def test_removed_events_are_gone_after_a_restart(tmp_path: Path) -> None:
     spool = open_spool(tmp_path)
     spool.put([event("a"), event("b"), event("c")])
-    spool.remove([item.position for item in spool.read_after(0, 2)] + [99999])
+    spool.confirm([item.position for item in spool.read_after(Severity.ONE, 0, 2)] + [99999])
     spool.close()
     again = open_spool(tmp_path)
     assert rules(again) == ["c"]
@@ -109,7 +116,7 @@ def test_power_cut_inside_a_put_keeps_neither_event_nor_cursor(tmp_path: Path, m
     def cut(_connection: sqlite3.Connection) -> None:
         crash(spool, tmp_path / "copy")
 
-    monkeypatch.setattr(spool, "_trim", cut)  # the last step before the commit
+    monkeypatch.setattr(spool, "_before_commit", cut)  # the last step before the commit
     spool.put([event("inside")], Cursor("eve", "2"))
     copy = open_spool(tmp_path / "copy")
     assert rules(copy) == ["before"]
@@ -187,8 +194,8 @@ def test_loss_is_told_once_when_there_is_room_again_even_after_a_restart(tmp_pat
     assert notices(spool) == []
     spool.close()
     spool = open_spool(tmp_path, max_events=10)
-    spool.remove([item.position for item in spool.read_after(0, 5)])
-    assert notices(spool) == [("spool was full; events lost", 3)]
+    spool.confirm([item.position for item in spool.read_after(Severity.ONE, 0, 5)])
+    assert notices(spool) == [("spool was full; ★ events lost", 3)]
     spool.put([event("more")])
     assert len(notices(spool)) == 1
 
@@ -229,7 +236,9 @@ def test_repeated_corruption_keeps_one_old_file(tmp_path: Path) -> None:
         spool.close()
         (tmp_path / DATABASE_NAME).write_bytes(os.urandom(8192))
     open_spool(tmp_path).close()
-    assert sorted(item.name for item in tmp_path.iterdir()) == [BOOT_NAME, DATABASE_NAME, f"{DATABASE_NAME}.corrupt"]
+    assert sorted(item.name for item in tmp_path.iterdir()) == sorted(
+        [BOOT_NAME, DATABASE_NAME, f"{DATABASE_NAME}.corrupt", RESERVE_NAME]
+    )
 
 
 def test_corruption_while_running_keeps_numbers_and_cursors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,8 +258,8 @@ def test_corruption_while_running_keeps_numbers_and_cursors(tmp_path: Path, monk
     monkeypatch.setattr(spool._database, "transact", corrupt_once)
     spool.put([event("b")])
     found = contents(spool)
-    assert [(item.boot, item.seq) for item in found] == [(1, 2), (1, 3)]
-    assert notices(spool)[0][0] == "spool was corrupt and starts empty; events not yet sent are lost"
+    assert [(item.boot, item.seq) for item in found] == [(1, 1), (1, 2), (1, 3)]
+    assert notices(spool)[0][0] == "spool was damaged; 1 waiting events could be read, others are lost"
     spool.close()
     assert open_spool(tmp_path).cursor("eve") == "7"
 
@@ -316,7 +325,7 @@ def test_database_that_reached_its_page_bound_behaves_like_a_full_disk(tmp_path:
         fill()
     before = spool.status()
     assert before.events == len(contents(spool)) > 0
-    spool.remove([item.position for item in spool.read_after(0, 1000)])
+    spool.confirm([item.position for item in waiting(spool)])
     spool.put([event("again")])
     assert rules(spool) == ["again"]
 
