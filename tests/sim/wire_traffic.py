@@ -29,6 +29,7 @@ drop tls any any -> any any (msg:"tls"; tls.sni; to_lowercase; domain; dataset:i
 drop tcp any any -> any any (msg:"file"; filesha256:malware.sha256; metadata:omamori_function virus; sid:5;)
 drop udp any any -> any 5000 (msg:"bytes"; content:"forbidden"; sid:6;)
 alert http any any -> any any (msg:"logged"; http.uri; content:"/logged"; sid:7;)
+drop tls any 8443 -> any any (msg:"answer"; flow:to_client; tls.version:1.3; {META}; sid:8;)
 """
 
 

@@ -13,7 +13,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -179,14 +179,15 @@ def test_logged_request_passes_and_is_reported(protected: NativeLane, engine: Na
     assert (alert["http"]["hostname"], alert["http"]["url"]) == ("good.test", "/logged/x")
 
 
-def fetch_tls(lane: NativeLane, name: str) -> int:
+def fetch_tls(lane: NativeLane, name: str, *, port: int = 443, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> int:
     """Download over TLS from the office; return the number of bytes that came."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    context.maximum_version = version
 
     def connect() -> socket.socket:
-        return socket.create_connection((INTERNET_IPV4, 443), timeout=2)
+        return socket.create_connection((INTERNET_IPV4, port), timeout=2)
 
     count = 0
     with lane.office.call(connect) as plain, context.wrap_socket(plain, server_hostname=name) as client:
@@ -196,8 +197,7 @@ def fetch_tls(lane: NativeLane, name: str) -> int:
     return count
 
 
-def test_tls_leaves_the_queue_after_its_handshake(protected: NativeLane, gate: Gate, certificate: Path) -> None:
-    size = 20 * MEBI
+def secure_server(certificate: Path, size: int) -> Callable[[socket.socket], None]:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
 
@@ -206,16 +206,36 @@ def test_tls_leaves_the_queue_after_its_handshake(protected: NativeLane, gate: G
             secure.recv(2)
             secure.sendall(bytes(size))
 
+    return serve
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["TLS 1.2", "TLS 1.3"])
+def test_tls_leaves_the_queue_after_its_handshake(
+    protected: NativeLane, gate: Gate, certificate: Path, version: ssl.TLSVersion
+) -> None:
+    size = 20 * MEBI
     before = gate.counters()
-    with serving(protected, 443, serve):
-        assert fetch_tls(protected, "good.test") == size
+    with serving(protected, 443, secure_server(certificate, size)):
+        assert fetch_tls(protected, "good.test", version=version) == size
         with pytest.raises((TimeoutError, ssl.SSLError, OSError)):
-            fetch_tls(protected, "www.malware.test")
+            fetch_tls(protected, "www.malware.test", version=version)
     after = gate.counters()
     grown = {counter: after[counter].bytes - before[counter].bytes for counter in Counter}
     assert grown[Counter.BYPASSED] > size
     assert grown[Counter.INSPECTED] < size / 20
     assert after[Counter.LEARNED].packets - before[Counter.LEARNED].packets == 1
+
+
+def test_tls_stopped_for_its_answer_does_not_leave_the_queue(
+    protected: NativeLane, gate: Gate, certificate: Path
+) -> None:
+    # The rule fits the packet with the server's hello: the one that would otherwise end the inspection.
+    learned = gate.counters()[Counter.LEARNED].packets
+    with serving(protected, 8443, secure_server(certificate, MEBI)):
+        with pytest.raises((TimeoutError, ssl.SSLError, OSError)):
+            fetch_tls(protected, "good.test", port=8443)
+        assert fetch_tls(protected, "good.test", port=8443, version=ssl.TLSVersion.TLSv1_2) == MEBI
+    assert gate.counters()[Counter.LEARNED].packets - learned == 1
 
 
 def ssh_packet(message: int, *fields: bytes) -> bytes:
