@@ -99,6 +99,7 @@ class FirmwareBox:
         self.run = apply_here
         self.roothash = "ab" * 32
         self.wanted: FirmwareSettings | None = None
+        self.has_document = False
         self.boot()
 
     def boot(self) -> None:
@@ -149,7 +150,7 @@ class FirmwareBox:
             limits=self.limits,
         )
         self.worker.start()
-        if self.wanted is not None:
+        if self.has_document:
             self.part_state()
 
     def restart(self, end: AttemptEnd | None = None) -> None:
@@ -162,7 +163,7 @@ class FirmwareBox:
 
     def want(self, wanted: FirmwareSettings | None) -> None:
         """What the desired state says from now on, also after restarts."""
-        self.wanted = wanted
+        self.wanted, self.has_document = wanted, True
         with contextlib.suppress(RejectedError, TransientError):
             self.part.apply(wanted)
 

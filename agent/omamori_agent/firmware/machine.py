@@ -45,6 +45,7 @@ class AttemptEnd(enum.StrEnum):
 
     SET = "set"
     STARTED = "started"
+    COMMITTING = "committing"
     NEVER_STARTED = "never-started"
     INTERRUPTED = "interrupted"
     DEADLINE = "deadline"
@@ -154,7 +155,7 @@ def next_step(  # noqa: PLR0911 - one line for each state
         case _S.FAILED | _S.ROLLED_BACK:
             is_final = record.refusal(record.version) is not None or not may_try_again(record, max_trials)
             return Step.REST if is_final else Step.BEGIN
-    return Step.BEGIN
+    return _begin(record, wanted)
 
 
 def _begin(record: Record, wanted: FirmwareSettings) -> Step:
