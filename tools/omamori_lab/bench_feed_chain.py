@@ -21,7 +21,7 @@ from .rule_set import RuleSet
 from .served_feed_lane import ServedFeedLane
 
 _WAIT_S = 60.0
-_BACK_RULES = 20_000
+_BACK_RULES = 10_000
 _ROOM_BYTES = 64 << 20
 _MANY = 1_000_000
 _BUDGET_S, _BACK_BUDGET_S = 5, 30

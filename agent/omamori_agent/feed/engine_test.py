@@ -32,6 +32,7 @@ MAX_CONFIG_BYTES = 256 * 1024
 COMMAND = ("nice", "-n", "15", "suricata")
 MAX_RULES = 8000  # at once: about 100 MiB
 _ERROR_PREFIXES = ("E: ", "Error: ")
+_REFUSED = "error parsing signature"  # the line after the reason
 _THREAD = "Suricata-Main"  # stands before the text when the output is no terminal
 
 
@@ -115,8 +116,16 @@ def _lay_out(engine: Path, target: Path, rules: list[bytes]) -> None:
 
 
 def _first_error(output: str) -> str:
+    """Return why the first rule was refused; the engine also tells errors for which it refuses nothing."""
+    errors = list(_errors(output))
+    for reason, what in itertools.pairwise(errors):
+        if _REFUSED in what and _REFUSED not in reason:
+            return reason
+    return errors[0] if errors else ""
+
+
+def _errors(output: str) -> Iterator[str]:
     for line in output.splitlines():
         for prefix in _ERROR_PREFIXES:
             if line.startswith(prefix):
-                return clean_text(line.removeprefix(prefix).removeprefix(_THREAD), 200)
-    return ""
+                yield clean_text(line.removeprefix(prefix).removeprefix(_THREAD), 200)

@@ -60,3 +60,29 @@ def test_test_that_is_killed_says_nothing_about_the_feed(protected: Box) -> None
     protected.tester.write_text(good)
     protected.poll()
     assert protected.active == 2
+
+
+TELLING = """#!/bin/sh
+echo 'E: app-layer-events: event "new_one" not present in enum table.'
+echo "E: detect-parse: unknown rule keyword 'no_such_word'."
+echo 'E: detect: error parsing signature "alert ip any any -> any any (no_such_word; sid:9;)" at line 9'
+exit 1
+"""
+
+
+def test_reason_is_that_of_the_rule_which_was_refused(protected: Box) -> None:
+    protected.tester.write_text(TELLING)
+    protected.publish(PackSource(serial=2, rules=rules(2)))
+    protected.poll()
+    assert protected.shown == (
+        1,
+        FeedState.REFUSED,
+        "serial 2: engine test failed: detect-parse: unknown rule keyword 'no_such_word'.",
+    )
+
+
+def test_reason_of_an_engine_that_names_no_rule(protected: Box) -> None:
+    protected.tester.write_text("#!/bin/sh\necho 'E: no memory'\nexit 1\n")
+    protected.publish(PackSource(serial=2, rules=rules(2)))
+    protected.poll()
+    assert protected.shown[2] == "serial 2: engine test failed: no memory"

@@ -287,6 +287,19 @@ def test_snapshot_rollback(repo: RepositorySimulator, client: Client) -> None:
     refused(client, "rollback")
 
 
+def test_targets_rollback(repo: RepositorySimulator, client: Client) -> None:
+    repo.targets.version += 1
+    repo.write(repo.targets, "targets")
+    repo.publish(b"second pack", 2)
+    client.take()
+    repo.targets.version -= 1
+    before = client.verified()["snapshot.json"]
+    repo.resign()
+    with pytest.raises(FeedRefusedError, match="rollback"):
+        client.repository().refresh()
+    assert client.verified()["snapshot.json"] == before
+
+
 def test_feed_rollback(repo: RepositorySimulator, client: Client) -> None:
     repo.publish(b"second pack", 2)
     client.take()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
+import shutil
 import subprocess  # noqa: TID251 - the command as the suite runs it, a test only
 import sys
 import threading
@@ -10,8 +12,10 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import DelegatedRole, Delegations, Metadata, MetaFile, TargetFile, Targets
 
 from omamori_agent.feed import tuf_client
@@ -102,6 +106,18 @@ def test_init_trusts_the_root_and_asks_nobody(client: Client) -> None:
 def test_init_with_what_is_no_root(client: Client, tmp_path: Path) -> None:
     client.root.write_bytes(b"{}")
     assert client.init() == 1
+
+
+def test_init_with_a_root_that_nobody_signed(client: Client) -> None:
+    root = json.loads(client.root.read_bytes())
+    for signature in root["signatures"]:
+        signature["sig"] = "00" * 64
+    client.root.write_text(json.dumps(root))
+    shutil.rmtree(client.metadata)
+    client.metadata.mkdir()
+    assert client.init() == 1
+    assert client.refresh() == 1
+    assert client.requests == []
 
 
 def test_refresh_and_download(client: Client, repo: RepositorySimulator) -> None:
@@ -214,6 +230,53 @@ def test_threshold_not_met(client: Client, repo: RepositorySimulator) -> None:
     repo.root.version += 1
     repo.write_root(by=repo.signers["root"][:1])
     refused(client, root=1)
+
+
+def test_timestamp_that_changes_under_its_version(client: Client, repo: RepositorySimulator) -> None:
+    assert client.refresh() == 0
+    known = (client.metadata / "timestamp.json").read_bytes()
+    repo.timestamp.snapshot_meta.version = 100
+    repo.write(repo.timestamp, "timestamp")
+    client.refresh()
+    assert (client.metadata / "timestamp.json").read_bytes() == known
+
+
+@pytest.mark.parametrize("kind", ["rsa", "ecdsa", "ed25519"])
+def test_every_kind_of_key_that_the_suite_signs_with(client: Client, repo: RepositorySimulator, kind: str) -> None:
+    made = getattr(CryptoSigner, f"generate_{kind}")()
+    (old,) = repo.signers["timestamp"]
+    repo.root.revoke_key(old.public_key.keyid, "timestamp")
+    repo.root.add_key(made.public_key, "timestamp")
+    repo.root.version += 1
+    repo.write_root()
+    repo.signers["timestamp"] = [made]
+    repo.resign()
+    assert client.refresh() == 0
+    assert client.trusted["root"] == 2
+
+
+@pytest.mark.parametrize("name", ["?", "#", "/role", "../role"])
+def test_name_of_a_role_never_becomes_a_part_of_a_path(client: Client, repo: RepositorySimulator, name: str) -> None:
+    role = DelegatedRole(name, [], 1, terminating=False, paths=["*"])
+    keys = signer()
+    assert repo.targets.delegations is not None
+    assert repo.targets.delegations.roles is not None
+    repo.targets.delegations.roles = {name: role}
+    repo.targets.add_key(keys.public_key, name)
+    child = Targets(expires=FAR)
+    place = _put(child)
+    repo.files[f"targets/{place}"] = b"deep"
+    # As it is asked for: quoted.
+    repo.files[f"metadata/1.{quote(name, '')}.json"] = repo.encode(child, [keys])
+    repo.snapshot.meta[f"{name}.json"] = MetaFile(1)
+    repo.targets.version += 1
+    repo.write(repo.targets, "targets")
+    repo.resign()
+    assert client.download("deep") == 0
+    assert client.downloaded == [b"deep"]
+    assert {path.parent for path in client.metadata.parent.rglob("*.json")} <= {
+        client.metadata, client.metadata / "root_history", client.metadata.parent,
+    }  # fmt: skip
 
 
 def test_deep_delegations(client: Client, repo: RepositorySimulator) -> None:
