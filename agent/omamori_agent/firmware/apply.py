@@ -2,8 +2,8 @@
 
     python -m omamori_agent.firmware.apply DIRECTORY ROOT BOOT unpack|scan|verify [SHA256 LENGTH]
 
-* `unpack` appends every segment that lies whole in ``download/packed.<offset>`` to the bundle, each checked by its hash
-  before the next begins.
+* `unpack` appends every segment that lies whole in ``download/packed.<offset>`` to the bundle, or that can be computed
+  from what the bundle has, each checked by its hash before the next begins.
 * `scan` checks the bundle's segments from the beginning and cuts it off before the first that is wrong: after a power
   cut nobody knows what reached the disk.
 * `verify` checks the hash of the whole bundle.
@@ -18,17 +18,19 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from backports import zstd
 
 from omamori_protocol.errors import ProtocolError
-from omamori_protocol.segments import MAX_INDEX_BYTES, Place, ReferenceSource, SegmentIndex
+from omamori_protocol.hash_tree import hash_tree
+from omamori_protocol.segments import MAX_INDEX_BYTES, Place, ReferenceSource, SegmentIndex, TreePart
 
 BUNDLE_NAME = "bundle.raucb"
 DOWNLOAD_NAME = "download"
@@ -82,28 +84,27 @@ def parse_answer(text: str) -> Answer:
 def unpack(directory: Path, devices: Mapping[ReferenceSource, Path]) -> Answer:
     """Append what was fetched to the bundle; see the module."""
     index = _read_index(directory)
-    packed_path = _packed(directory)
-    with (directory / BUNDLE_NAME).open("ab") as bundle:
-        place = index.resume(bundle.tell())
+    path = directory / BUNDLE_NAME
+    path.touch(mode=0o644)
+    with path.open("r+b") as bundle, _packed(directory) as (packed, start):
+        place = index.resume(bundle.seek(0, os.SEEK_END))
         if place is None:
             return Answer(have=index.bundle_length, is_whole=True)
-        bundle.truncate(place.bundle_offset)
         have = place.bundle_offset
-        if packed_path is None:
-            return Answer(have=have)
-        start = int(packed_path.name.removeprefix(PACKED_PREFIX))
-        with packed_path.open("rb") as packed:
-            available = start + os.fstat(packed.fileno()).st_size
-            for item in index.places()[place.number :]:
-                if item.payload_offset < start or item.payload_offset + item.segment.packed > available:
-                    break
-                packed.seek(item.payload_offset - start)
-                try:
-                    _unpack_segment(item, packed, bundle, devices)
-                except (BadSegmentError, zstd.ZstdError) as err:
-                    bundle.truncate(have)
-                    return _ended(bundle, Answer(have=have, bad=item.number, error=str(err)))
-                have += item.segment.length
+        available = start + packed.seek(0, os.SEEK_END)
+        for item in index.places()[place.number :]:
+            is_there = start <= item.payload_offset and item.payload_offset + item.segment.packed <= available
+            if not is_there and not item.segment.is_computed:
+                break
+            bundle.truncate(have)
+            packed.seek(max(0, item.payload_offset - start))
+            try:
+                _make_segment(item, packed, bundle, devices)
+            except (BadSegmentError, zstd.ZstdError) as err:
+                bundle.truncate(have)
+                return _ended(bundle, Answer(have=have, bad=item.number, error=str(err)))
+            have += item.segment.length
+        bundle.truncate(have)
         return _ended(bundle, Answer(have=have, is_whole=have == index.bundle_length))
 
 
@@ -151,20 +152,47 @@ def _read_index(directory: Path) -> SegmentIndex:
         return SegmentIndex.decode(file.read(MAX_INDEX_BYTES + 1))
 
 
-def _packed(directory: Path) -> Path | None:
+@contextlib.contextmanager
+def _packed(directory: Path) -> Iterator[tuple[BinaryIO, int]]:
+    """Open what was fetched, and say where in the payload it begins; nothing was, when nobody can tell."""
     paths = list((directory / DOWNLOAD_NAME).glob(f"{PACKED_PREFIX}*"))
-    return paths[0] if len(paths) == 1 else None
+    if len(paths) != 1:
+        yield io.BytesIO(), 0
+        return
+    with paths[0].open("rb") as file:
+        yield file, int(paths[0].name.removeprefix(PACKED_PREFIX))
 
 
-def _unpack_segment(place: Place, packed: BinaryIO, bundle: BinaryIO, devices: Mapping[ReferenceSource, Path]) -> None:
+def _make_segment(place: Place, packed: BinaryIO, bundle: BinaryIO, devices: Mapping[ReferenceSource, Path]) -> None:
+    """Append a segment to the bundle: computed from what is there already, or unpacked."""
     segment = place.segment
+    if segment.tree_salt is not None:
+        if segment.tree_end > place.bundle_offset:
+            raise BadSegmentError(f"segment {place.number} is computed from what comes later")
+        tree = hash_tree(_tree_data(segment.tree_parts, bundle), segment.tree_salt).data
+        _append(place, [tree], bundle)
+        return
     options = {int(zstd.DecompressionParameter.window_log_max): _WINDOW_LOG}
     references = _references(place, devices)
     prefix = None if references is None else zstd.ZstdDict(references, is_raw=True).as_prefix
     del references  # the dictionary has its own copy
     frame = zstd.ZstdDecompressor(prefix, options=options)
-    digest, made = hashlib.sha256(), 0
-    for piece in _pieces(frame, packed, segment.packed):
+    _append(place, _pieces(frame, packed, segment.packed), bundle)
+
+
+def _tree_data(parts: Sequence[TreePart], bundle: BinaryIO) -> Iterator[bytes]:
+    for part in parts:
+        if part.offset is not None:
+            bundle.seek(part.offset)
+        for at in range(0, part.length, _CHUNK):
+            length = min(_CHUNK, part.length - at)
+            yield bytes(length) if part.offset is None else bundle.read(length)
+
+
+def _append(place: Place, pieces: Iterable[bytes], bundle: BinaryIO) -> None:
+    segment, digest, made = place.segment, hashlib.sha256(), 0
+    bundle.seek(place.bundle_offset)
+    for piece in pieces:
         made += len(piece)
         if made > segment.length:
             raise BadSegmentError(f"segment {place.number} becomes too long")

@@ -124,7 +124,8 @@ class BundleFetcher:
             else:
                 tries[answer.bad] = tries.get(answer.bad, 0) + 1
                 logger.warning("firmware: %s", answer.error)
-                if tries[answer.bad] >= self._limits.segment_tries:
+                is_computed = target.index.segments[answer.bad].is_computed  # from what was checked: no use to repeat
+                if is_computed or tries[answer.bad] >= self._limits.segment_tries:
                     self._give_up(payload, answer.error)
                 self._fetch_again(target, stream, cap, answer.bad)
             answer = self._apply(stop, "unpack")
@@ -180,7 +181,7 @@ class BundleFetcher:
         at = place.payload_offset + (path.stat().st_size if path.exists() else 0)
         end = self._batch_end(target, place)
         if at >= end:  # whole segments would have been unpacked by now: whatever this is, it is not the payload
-            path.unlink()
+            path.unlink(missing_ok=True)
             at = place.payload_offset
         with _told_as_waiting(), path.open("ab") as file:
             _copy(stream.read(target.url, at, end, target.length), file, cap)

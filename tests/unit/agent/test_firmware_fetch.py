@@ -22,7 +22,8 @@ from omamori_agent.firmware.release import PayloadTarget
 from omamori_agent.firmware.store import FirmwareStore
 from omamori_agent.firmware.stream import HTTPSStream, RateCap, make_fetcher, waiter
 from omamori_protocol.firmware_release import Payload, PayloadKind
-from omamori_protocol.segments import MIB, Reference, ReferenceSource, Segment, SegmentIndex
+from omamori_protocol.hash_tree import hash_tree
+from omamori_protocol.segments import MIB, Reference, ReferenceSource, Segment, SegmentIndex, TreePart
 from omamori_protocol.vocabulary import FirmwareReason
 from sim.box import box_config
 from sim.firmware_box import LIMITS, NEVER, apply_here
@@ -379,6 +380,52 @@ def test_largest_segment_stays_below_96_mib(net: Fetching) -> None:
     assert answer_.is_whole, answer_.error
     assert net.store.bundle.read_bytes() == piece
     assert int(lines[1]) < 96 * 1024
+
+
+def tree_index(data: bytes, hole: int, tree: bytes, packed: list[bytes], after: bytes) -> SegmentIndex:
+    """Return the index of a bundle that is data, the tree over it and a hole, and something after it."""
+    whole = data + tree + after
+    parts = (TreePart(length=len(data), offset=0), TreePart(length=hole))
+    segments = (
+        Segment(length=len(data), sha256=hashlib.sha256(data).digest(), packed=len(packed[0])),
+        Segment(
+            length=len(tree), sha256=hashlib.sha256(tree).digest(), packed=0, tree_parts=parts, tree_salt=bytes(32)
+        ),
+        Segment(length=len(after), sha256=hashlib.sha256(after).digest(), packed=len(packed[1])),
+    )
+    return SegmentIndex(
+        bundle_length=len(whole),
+        bundle_sha256=hashlib.sha256(whole).digest(),
+        payload_length=sum(len(frame) for frame in packed),
+        segments=segments,
+    )
+
+
+@pytest.mark.parametrize("cut", [0, 1000, 300_000])
+def test_hash_tree_is_computed_and_does_not_travel(net: Fetching, cut: int) -> None:
+    data, after, hole = noise("data", 4096 * 150), noise("after", 5000), 8192
+    tree = hash_tree([data, bytes(hole)], bytes(32)).data
+    frames = [zstd.compress(data), zstd.compress(after)]
+    net.index = tree_index(data, hole, tree, frames, after)
+    net.server.files[PATH] = b"".join(frames)
+    if cut:
+        net.behave(lambda handler: answer_range(handler, b"".join(frames), cut_after=cut))
+        net.try_often(2)
+        net.behave(None)
+    net.obtain()
+    assert net.store.bundle.read_bytes() == data + tree + after
+    assert net.sent == net.index.payload_length
+
+
+def test_hash_tree_that_does_not_come_out(net: Fetching) -> None:
+    data, after = noise("data", 4096 * 150), noise("after", 5000)
+    tree = bytes(len(hash_tree([data, bytes(4096)], bytes(32)).data))
+    frames = [zstd.compress(data), zstd.compress(after)]
+    net.index = tree_index(data, 4096, tree, frames, after)
+    net.server.files[PATH] = b"".join(frames)
+    with pytest.raises(UpdateRefusedError, match="segment 1"):
+        net.obtain()
+    assert net.sent <= net.index.payload_length
 
 
 def test_frame_that_becomes_too_long(net: Fetching) -> None:
