@@ -33,7 +33,13 @@ cd "$(dirname "$2")"
 test -s all.rules
 grep -q '^bWFsd2FyZS50ZXN0$' dangerous.lst
 grep -q 'dangerous: {type: string, load: dangerous.lst, ' datasets.yaml
+test "$5" = -T || test "$5" = --engine-analysis
+test "$5" = -T || cp ANALYSIS rules.json
 """
+ANALYSIS = (
+    '{"id": 7, "raw": "alert udp any any -> any any (sid:7;)", "pkt_engines": [{"name": "payload"}], '
+    '"mpm": {"buffer": "payload", "pattern": "|00 00|"}}\n'
+)
 CREATED = "2030-01-01T00:00:00Z"
 
 
@@ -259,7 +265,31 @@ class TestCommandLine:
         self, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         engine = tmp_path / "engine"
-        engine.write_text(ENGINE_THAT_LOOKS)
+        (tmp_path / "analysis").write_text(ANALYSIS)
+        engine.write_text(ENGINE_THAT_LOOKS.replace("ANALYSIS", str(tmp_path / "analysis")))
         engine.chmod(0o755)
         assert cli.main(["check", str(source), "--engine", str(engine)]) == 0
-        assert "the engine loads it" in capsys.readouterr().out
+        told = capsys.readouterr()
+        assert "the engine loads it" in told.out
+        assert "warning: rule 7 costs too much: a fast pattern of padding" in told.err
+
+    @pytest.mark.parametrize(
+        ("analysis", "complaint"),
+        [
+            ("{}\n", "cannot read"),
+            ("no JSON\n", "not JSON"),
+            (f"{' ' * 1024 * 1024}\n", "more than 1048576 bytes"),
+            (None, "did not"),
+        ],
+        ids=["empty", "no JSON", "too long", "none"],
+    )
+    def test_analysis_that_cannot_be_read_stops_the_check(
+        self, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], analysis: str | None, complaint: str
+    ) -> None:
+        engine = tmp_path / "engine"
+        if analysis is not None:
+            (tmp_path / "analysis").write_text(analysis)
+        engine.write_text(ENGINE_THAT_LOOKS.replace("ANALYSIS", str(tmp_path / "analysis")))
+        engine.chmod(0o755)
+        assert cli.main(["check", str(source), "--engine", str(engine)]) == 1
+        assert complaint in capsys.readouterr().err
