@@ -16,10 +16,8 @@ while they are read, then once beside the decompressor's window. References are 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import io
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,53 +30,14 @@ from omamori_protocol.errors import ProtocolError
 from omamori_protocol.hash_tree import hash_tree
 from omamori_protocol.segments import MAX_INDEX_BYTES, Place, ReferenceSource, SegmentIndex, TreePart
 
-BUNDLE_NAME = "bundle.raucb"
-DOWNLOAD_NAME = "download"
-INDEX_NAME = "index"
-PACKED_PREFIX = "packed."
+from .answer import BUNDLE_NAME, DOWNLOAD_NAME, INDEX_NAME, PACKED_PREFIX, Answer
+
 _CHUNK = 256 * 1024
 _WINDOW_LOG = 25  # frames that need more than 32 MiB are refused; a segment has at most half of that
 
 
 class BadSegmentError(Exception):
     """A segment does not become what the index says."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What the process says.
-
-    Attributes:
-        have: Bytes of the bundle that are right.
-        is_whole: Whether that is all of it, and for `verify`: whether its hash is right.
-        bad: Number of a segment that could not be made, or None.
-        error: Why not, or why nothing could be done.
-    """
-
-    have: int = 0
-    is_whole: bool = False
-    bad: int | None = None
-    error: str = ""
-
-    def to_json(self) -> str:
-        """Return the line."""
-        return json.dumps(dataclasses.asdict(self))
-
-
-def parse_answer(text: str) -> Answer:
-    """Read the line.
-
-    Raises:
-        ValueError: It is none.
-    """
-    body = json.loads(text)
-    if not isinstance(body, dict) or set(body) != {field.name for field in dataclasses.fields(Answer)}:
-        raise ValueError("not an answer")
-    answer = Answer(**body)
-    numbers_are_right = type(answer.have) is int and (answer.bad is None or type(answer.bad) is int)
-    if not numbers_are_right or type(answer.is_whole) is not bool or not isinstance(answer.error, str):
-        raise ValueError("not an answer")
-    return answer
 
 
 def unpack(directory: Path, devices: Mapping[ReferenceSource, Path]) -> Answer:

@@ -26,7 +26,7 @@ from omamori_protocol.firmware_release import FirmwareRelease, Payload, PayloadK
 from omamori_protocol.segments import MAX_INDEX_BYTES, MAX_PACKED_BYTES, Place
 from omamori_protocol.vocabulary import FirmwareReason
 
-from .apply import INDEX_NAME, PACKED_PREFIX, Answer, parse_answer
+from .answer import INDEX_NAME, PACKED_PREFIX, Answer, parse_answer
 from .errors import UpdateInterruptedError, UpdateRefusedError, UpdateWaitsError
 from .limits import FirmwareLimits
 from .release import PayloadTarget

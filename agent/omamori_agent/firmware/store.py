@@ -23,6 +23,7 @@ from omamori_agent.files import read_bounded, sync_directory, write_atomic
 from omamori_agent.text import clean_text
 from omamori_protocol.vocabulary import FirmwareReason
 
+from .answer import BUNDLE_NAME, DOWNLOAD_NAME
 from .errors import UpdateWaitsError
 from .floor import Floor, load_floor, save_floor
 from .record import MAX_BYTES, Record, parse_record
@@ -59,12 +60,12 @@ class FirmwareStore:
     @property
     def bundle(self) -> Path:
         """The bundle."""
-        return self.directory / "bundle.raucb"
+        return self.directory / BUNDLE_NAME
 
     @property
     def download(self) -> Path:
         """Directory of what is on its way."""
-        return self.directory / "download"
+        return self.directory / DOWNLOAD_NAME
 
     def load(self) -> None:
         """Make the directories and read what is there. A record that cannot be read counts as none.

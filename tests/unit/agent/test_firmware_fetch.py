@@ -16,6 +16,7 @@ from backports import zstd
 
 from omamori_agent import run as process
 from omamori_agent.firmware import apply
+from omamori_agent.firmware.answer import INDEX_NAME, PACKED_PREFIX, parse_answer
 from omamori_agent.firmware.errors import UpdateInterruptedError, UpdateRefusedError, UpdateWaitsError
 from omamori_agent.firmware.fetch import BundleFetcher, DeltaUnusableError
 from omamori_agent.firmware.release import PayloadTarget
@@ -371,12 +372,12 @@ def test_largest_segment_stays_below_96_mib(net: Fetching) -> None:
         base="1.0.0",
         base_roothash=bytes(32),
     )
-    (net.store.download / apply.INDEX_NAME).write_bytes(index.encode())
-    (net.store.download / f"{apply.PACKED_PREFIX}0").write_bytes(packed)
+    (net.store.download / INDEX_NAME).write_bytes(index.encode())
+    (net.store.download / f"{PACKED_PREFIX}0").write_bytes(packed)
     code = f"import sys; from omamori_agent.firmware import apply; apply.main({command(net, 'unpack')[4:]!r}); "
     code += "print([line for line in open('/proc/self/status') if line.startswith('VmHWM')][0].split()[1])"
     lines = process.run([sys.executable, "-IOO", "-c", code], timeout_s=120).output.split("\n")
-    answer_ = apply.parse_answer(lines[0])
+    answer_ = parse_answer(lines[0])
     assert answer_.is_whole, answer_.error
     assert net.store.bundle.read_bytes() == piece
     assert int(lines[1]) < 96 * 1024
@@ -436,8 +437,8 @@ def test_frame_that_becomes_too_long(net: Fetching) -> None:
         payload_length=len(bomb),
         segments=(Segment(length=1000, sha256=bytes(32), packed=len(bomb)),),
     )
-    (net.store.download / apply.INDEX_NAME).write_bytes(index.encode())
-    (net.store.download / f"{apply.PACKED_PREFIX}0").write_bytes(bomb)
+    (net.store.download / INDEX_NAME).write_bytes(index.encode())
+    (net.store.download / f"{PACKED_PREFIX}0").write_bytes(bomb)
     answer_ = apply.unpack(net.store.directory, {})
     assert answer_.bad == 0
     assert net.store.bundle.stat().st_size == 0
@@ -446,8 +447,8 @@ def test_frame_that_becomes_too_long(net: Fetching) -> None:
 @pytest.mark.parametrize("packed", [b"", b"not zstd at all", bytes(100)], ids=["nothing", "noise", "zeros"])
 def test_frame_that_is_none(net: Fetching, packed: bytes) -> None:
     whole = PACKED[: INDEX.segments[0].packed]
-    (net.store.download / apply.INDEX_NAME).write_bytes(INDEX.encode())
-    (net.store.download / f"{apply.PACKED_PREFIX}0").write_bytes(packed + whole[len(packed) :])
+    (net.store.download / INDEX_NAME).write_bytes(INDEX.encode())
+    (net.store.download / f"{PACKED_PREFIX}0").write_bytes(packed + whole[len(packed) :])
     answer_ = apply.unpack(net.store.directory, {})
     assert (answer_.bad is None) == (packed == b"")
 
@@ -455,15 +456,15 @@ def test_frame_that_is_none(net: Fetching, packed: bytes) -> None:
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"have":1}', "null"])
 def test_answer_that_is_none(text: str) -> None:
     with pytest.raises(ValueError):
-        apply.parse_answer(text)
+        parse_answer(text)
 
 
 def test_usage_and_what_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert apply.main([str(tmp_path), "r", "b", "erase"]) == 2
     assert apply.main([str(tmp_path), "r", "b", "unpack"]) == 0
-    assert "No such file" in apply.parse_answer(capsys.readouterr().out).error
+    assert "No such file" in parse_answer(capsys.readouterr().out).error
     assert apply.main([str(tmp_path), "r", "b", "verify", "0" * 64, "5"]) == 0
-    assert not apply.parse_answer(capsys.readouterr().out).is_whole
+    assert not parse_answer(capsys.readouterr().out).is_whole
 
 
 def test_process_imports_little() -> None:
