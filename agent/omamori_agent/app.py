@@ -25,7 +25,7 @@ from .gate import Gate
 from .health import HealthWorker
 from .heartbeat import HeartbeatWorker, LateGate
 from .identity import EnrolmentClient, IdentityHolder, IdentityStore, IdentityWorker
-from .link import LinkWorker, MQTTBroker
+from .link import LinkWorker, MQTTBroker, roads
 from .memory import give_back
 from .notify import Notifier
 from .ports import Clock, Worker
@@ -93,7 +93,7 @@ def build(config: AgentConfig, clock: Clock | None = None) -> Agent:
     )
     link = LinkWorker(
         config=config,
-        broker=MQTTBroker(config.provision.broker_host, config.provision.broker_port, service_ca, config.link),
+        broker=MQTTBroker(roads(config.provision), service_ca, config.link),
         holder=holder,
         spool=spool,
         status=status,

@@ -24,7 +24,11 @@ _HOST = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,62})(\.[a-z0-9]([a-z0-9-]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Provision:
-    """Content of ``provision.json``; URLs have no trailing slash."""
+    """Content of ``provision.json``; URLs have no trailing slash.
+
+    For offices that let little out: `websocket_port` is where the broker takes MQTT inside a WebSocket (443 as a rule),
+    `proxy` is host and port of the office's HTTP proxy. Neither need be there.
+    """
 
     serial: str
     claim: str = dataclasses.field(repr=False)
@@ -33,18 +37,25 @@ class Provision:
     broker_port: int
     repository_url: str
     channel: str
+    websocket_port: int | None = None
+    proxy: tuple[str, int] | None = None
 
     def to_json(self) -> bytes:
         """Return the file's bytes."""
-        body = {
+        broker: dict[str, Any] = {"host": self.broker_host, "port": self.broker_port}
+        if self.websocket_port is not None:
+            broker["websocket_port"] = self.websocket_port
+        body: dict[str, Any] = {
             "format": FORMAT,
             "serial": self.serial,
             "claim": self.claim,
             "enrolment_url": self.enrolment_url,
-            "broker": {"host": self.broker_host, "port": self.broker_port},
+            "broker": broker,
             "repository_url": self.repository_url,
             "channel": self.channel,
         }
+        if self.proxy is not None:
+            body["proxy"] = {"host": self.proxy[0], "port": self.proxy[1]}
         return (json.dumps(body, indent=2) + "\n").encode()
 
 
@@ -70,6 +81,12 @@ def check_host(host: object) -> str:
     return host
 
 
+def _port(port: object, whose: str) -> int:
+    if type(port) is not int or not 1 <= port <= 65535:
+        raise MalformedError(f"provision: {whose} port outside 1..65535")
+    return port
+
+
 def parse_provision(data: bytes) -> Provision:
     """Read ``provision.json``.
 
@@ -89,15 +106,15 @@ def parse_provision(data: bytes) -> Provision:
     if type(body.get("format")) is not int or body["format"] != FORMAT:
         raise UnknownVersionError("provision", body.get("format"))
     expected = {"format", "serial", "claim", "enrolment_url", "broker", "repository_url", "channel"}
-    if set(body) != expected:
-        wrong = sorted(set(body) ^ expected)
+    if set(body) - {"proxy"} != expected:
+        wrong = sorted((set(body) - {"proxy"}) ^ expected)
         raise MalformedError(f"provision: missing or unknown keys: {', '.join(wrong)[:120]}")
     broker = body["broker"]
-    if not isinstance(broker, dict) or set(broker) != {"host", "port"}:
-        raise MalformedError("provision: broker needs exactly host and port")
-    port = broker["port"]
-    if type(port) is not int or not 1 <= port <= 65535:
-        raise MalformedError("provision: broker port outside 1..65535")
+    if not isinstance(broker, dict) or set(broker) - {"websocket_port"} != {"host", "port"}:
+        raise MalformedError("provision: broker needs host and port, and may have websocket_port")
+    proxy = body.get("proxy")
+    if "proxy" in body and (not isinstance(proxy, dict) or set(proxy) != {"host", "port"}):
+        raise MalformedError("provision: proxy needs exactly host and port")
     claim = body["claim"]
     if not isinstance(claim, str) or not _CLAIM.fullmatch(claim):
         raise MalformedError("provision: the claim is not 26 to 64 base32 characters")
@@ -106,7 +123,9 @@ def parse_provision(data: bytes) -> Provision:
         claim=claim,
         enrolment_url=_url(body, "enrolment_url"),
         broker_host=check_host(broker["host"]),
-        broker_port=port,
+        broker_port=_port(broker["port"], "broker"),
         repository_url=_url(body, "repository_url"),
         channel=check_channel(body["channel"]),
+        websocket_port=_port(broker["websocket_port"], "websocket") if "websocket_port" in broker else None,
+        proxy=(check_host(proxy["host"]), _port(proxy["port"], "proxy")) if proxy else None,
     )

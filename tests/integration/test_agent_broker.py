@@ -130,7 +130,7 @@ def test_events_wait_for_a_cloud_that_does_not_listen_yet(
 
 
 def test_broker_that_refuses_events_gets_them_when_it_does_not(site: Site, cloud: Cloud, broker: Mosquitto) -> None:
-    allowed = (broker._directory / "acl").read_text()
+    allowed = broker.files.access_list_path.read_text()
     broker.set_acl(allowed.replace("pattern write omamori/v1/%u/evt\n", ""))
     broker.reload()
     site.start()

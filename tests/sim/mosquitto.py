@@ -12,30 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from omamori_cloud.broker_files import BrokerFiles, Listener, access_list
+
 from .pki import Authority
 
-ACL = """\
-pattern write omamori/v1/%u/hb
-pattern write omamori/v1/%u/state
-pattern write omamori/v1/%u/reported
-pattern write omamori/v1/%u/evt
-pattern write omamori/v1/%u/reported
-pattern write omamori/v1/%u/job/#
-pattern read omamori/v1/%u/cmd
-pattern read omamori/v1/%u/desired
-pattern read omamori/v1/announce/#
-user ingest
-topic read omamori/v1/+/hb
-topic read omamori/v1/+/state
-topic read omamori/v1/+/reported
-topic read omamori/v1/+/evt
-topic read omamori/v1/+/reported
-topic read omamori/v1/+/job/#
-user publisher
-topic write omamori/v1/announce/#
-topic write omamori/v1/+/desired
-topic write omamori/v1/+/cmd
-"""
+ACL = access_list()
+_MAX_PACKET_BYTES = 200_000  # some tests send what the cloud must bear, not the broker
 
 
 def free_port() -> int:
@@ -45,9 +27,23 @@ def free_port() -> int:
 
 
 class Mosquitto:
-    """One broker; its sessions and retained messages survive `stop` and `start`."""
+    """One broker with the product's settings; its sessions and retained messages survive `stop` and `start`.
 
-    def __init__(self, directory: Path, service_ca: Authority, device_ca: Authority) -> None:
+    `port` is for boxes and, for convenience, services; `websocket_port` takes the same inside WebSockets;
+    `service_port` only services.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        service_ca: Authority,
+        device_ca: Authority,
+        *,
+        persistent: bool = True,
+        websocket: bool = False,
+        revoked: Path | None = None,
+        max_packet_bytes: int = _MAX_PACKET_BYTES,
+    ) -> None:
         program = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
         if not os.access(program, os.X_OK):
             pytest.skip("mosquitto is not installed")
@@ -55,25 +51,38 @@ class Mosquitto:
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
+        self.service_port = free_port()
+        self.websocket_port = free_port()
         directory.mkdir()
         service_ca.issue("localhost", client=False, names=("localhost",)).write(
             directory / "tls.key", directory / "tls.crt"
         )
         (directory / "ca.pem").write_bytes(service_ca.pem + device_ca.pem)
-        self.set_acl(ACL)
-        (directory / "broker.conf").write_text(
-            f"listener {self.port} 127.0.0.1\n"
-            f"cafile {directory}/ca.pem\ncertfile {directory}/tls.crt\nkeyfile {directory}/tls.key\n"
-            "tls_version tlsv1.3\nrequire_certificate true\nuse_identity_as_username true\n"
-            f"allow_anonymous false\nacl_file {directory}/acl\n"
-            f"persistence true\npersistence_location {directory}/\nautosave_interval 1\nautosave_on_changes true\n"
-            "max_queued_messages 100000\nlog_dest stderr\nlog_type all\n" + ("user root\n" if os.geteuid() == 0 else "")
+        (directory / "services.pem").write_bytes(service_ca.pem)
+        both, services = directory / "ca.pem", directory / "services.pem"
+        listeners = [
+            Listener(port=self.port, address="127.0.0.1", clients=both),
+            Listener(port=self.service_port, address="127.0.0.1", clients=services, has_boxes=False),
+        ]
+        if websocket:
+            listeners.append(Listener(port=self.websocket_port, address="127.0.0.1", clients=both, is_websocket=True))
+        self.files = BrokerFiles(
+            state=directory,
+            tls=directory,
+            listeners=tuple(listeners),
+            revoked=revoked,
+            user="root" if os.geteuid() == 0 else "mosquitto",
+            max_packet_bytes=max_packet_bytes,
+            persistent=persistent,
         )
+        self.set_acl(ACL)
+        settings = self.files.settings().replace("autosave_interval 5", "autosave_interval 1\nautosave_on_changes true")
+        (directory / "broker.conf").write_text(settings + "log_type all\n")
 
     def set_acl(self, text: str) -> None:
         """Replace who may do what; call `reload` for a running broker."""
-        (self._directory / "acl").write_text(text)
-        (self._directory / "acl").chmod(0o600)
+        self.files.access_list_path.write_text(text)
+        self.files.access_list_path.chmod(0o600)
 
     def start(self) -> None:
         with (self._directory / "log").open("ab") as log:
@@ -97,6 +106,13 @@ class Mosquitto:
     def stop(self) -> None:
         if self._process is not None:
             self._process.terminate()
+            self._process.wait(10)
+            self._process = None
+
+    def kill(self) -> None:
+        """What a crash does: nothing is written down any more."""
+        if self._process is not None:
+            self._process.kill()
             self._process.wait(10)
             self._process = None
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from omamori_cloud.broker_files import INGEST, PUBLISHER, BrokerFiles, Listener, access_list
+
 from . import addresses
 from .addresses import HOSTS, SERVICES, TERMINALS
 from .topology import WAN_TAP
 
-CLOUD_CLIENT = "ingest"
-PUBLISHER_CLIENT = "publisher"
+CLOUD_CLIENT = INGEST
+PUBLISHER_CLIENT = PUBLISHER
 
 
 def resolver(server: str = addresses.ROUTER_IPV4) -> str:
@@ -110,50 +112,19 @@ http {{
 """
 
 
+def _broker_files(state: Path, tls: Path) -> BrokerFiles:
+    boxes = Listener(port=addresses.BROKER_PORT, address=str(SERVICES.ipv4), clients=tls / "clients.pem")
+    return BrokerFiles(state=state, tls=tls, listeners=(boxes,), user="root")
+
+
 def mosquitto(state: Path, tls: Path) -> str:
-    """Return the configuration of the broker: TLS 1.3 only, the client certificate is the identity."""
-    return f"""per_listener_settings false
-user root
-persistence true
-persistence_location {state}/
-persistence_file mosquitto.db
-autosave_interval 5
-log_dest stderr
-log_type error
-log_type warning
-log_type notice
-connection_messages true
-max_packet_size 32768
-max_queued_messages 20000
-allow_anonymous false
-acl_file {state}/mosquitto.acl
-listener {addresses.BROKER_PORT} {SERVICES.ipv4}
-tls_version tlsv1.3
-cafile {tls}/clients.pem
-certfile {tls}/tls.crt
-keyfile {tls}/tls.key
-require_certificate true
-use_identity_as_username true
-"""
+    """Return the configuration of the broker, as the product has it."""
+    return _broker_files(state, tls).settings()
 
 
 def mosquitto_acl() -> str:
-    """Return who may do what: a box only below its own name, the two services by theirs."""
-    own = "\n".join(f"pattern write omamori/v1/%u/{leaf}" for leaf in ("hb", "state", "evt", "reported", "job/#"))
-    read = "\n".join(f"pattern read omamori/v1/%u/{leaf}" for leaf in ("cmd", "desired"))
-    taken = "\n".join(f"topic read omamori/v1/+/{leaf}" for leaf in ("hb", "state", "evt", "reported", "job/#"))
-    return f"""{own}
-{read}
-pattern read omamori/v1/announce/#
-
-user {CLOUD_CLIENT}
-{taken}
-
-user {PUBLISHER_CLIENT}
-topic write omamori/v1/announce/#
-topic write omamori/v1/+/desired
-topic write omamori/v1/+/cmd
-"""
+    """Return who may do what."""
+    return access_list()
 
 
 def cloud(state: Path, tls: Path, book: Path, *, listen: str, names: dict[str, str]) -> str:

@@ -1,7 +1,8 @@
 """The box's one connection to the cloud: presence, heartbeats and events out, hints in.
 
-`broker` is the narrow interface to a broker, `mqtt` the real one, `window` decides which events to send when,
-`presence` words the box's state, `worker` puts them together.
+`broker` is the narrow interface to a broker, `mqtt` the real one, `road` and `websocket` lead to it, `window` and
+`pace` decide which events to send when, `doubt` which ones once more, `presence` words the box's state, `worker` puts
+them together.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from .broker import Broker, BrokerConnection, BrokerRefusedError, BrokerUnreachableError
 from .mqtt import MQTTBroker
 from .presence import describe
+from .road import Road, roads
 from .worker import LinkWorker
 
 __all__ = [
@@ -18,5 +20,7 @@ __all__ = [
     "BrokerUnreachableError",
     "LinkWorker",
     "MQTTBroker",
+    "Road",
     "describe",
+    "roads",
 ]

@@ -1,19 +1,22 @@
 """`broker.Broker` over MQTT 5 and TLS 1.3 with paho-mqtt.
 
-paho brings the packets; its threads, queues and reconnection are not used: one client object is one connection,
-driven by the link's thread. Everything from the broker that paho cannot read ends the connection, nothing more.
+paho brings the packets; its threads, queues, reconnection and ways to the network are not used: one client object is
+one connection, driven by the link's thread. Everything from the broker that paho cannot read ends the connection,
+nothing more.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import select
 import socket
 import ssl
 import struct
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import paho.mqtt
@@ -30,6 +33,8 @@ from omamori_agent.identity import Identity
 from omamori_agent.text import clean_text
 
 from .broker import Acknowledged, BrokerRefusedError, BrokerUnreachableError, Hello, Incoming, Received, Waker
+from .road import Road
+from .websocket import WebSocket
 
 logger = logging.getLogger(__name__)
 
@@ -43,18 +48,16 @@ _NONSENSE = (paho.mqtt.MQTTException, ValueError, struct.error, IndexError, KeyE
 
 
 class MQTTBroker:
-    """Makes connections to one broker.
+    """Makes connections to one broker, by the way that worked last; after a failure by the next one.
 
     Args:
-        host: Name that the broker's certificate must have.
-        port: TCP port.
+        ways: How it can be reached; at least one.
         service_ca: PEM file of the only CA that is trusted.
         limits: Bounds and intervals.
     """
 
-    def __init__(self, host: str, port: int, service_ca: str, limits: LinkLimits) -> None:
-        self._host = host
-        self._port = port
+    def __init__(self, ways: Sequence[Road], service_ca: str, limits: LinkLimits) -> None:
+        self._ways = list(ways)
         self._service_ca = service_ca
         self._limits = limits
 
@@ -66,11 +69,12 @@ class MQTTBroker:
             BrokerRefusedError: Certificates or the broker said no.
             SetupError: Our own files cannot be read.
         """
-        connection = MQTTConnection(hello, self._context(identity), self._limits)
+        connection = MQTTConnection(hello, self._ways[0], self._context(identity), self._limits)
         try:
-            connection.open(self._host, self._port, stop)
+            connection.open(stop)
         except BaseException:
             connection.close()
+            self._ways.append(self._ways.pop(0))
             raise
         return connection
 
@@ -85,11 +89,22 @@ class MQTTBroker:
         return context
 
 
+class _RoadClient(Client):
+    """paho's client on a connection that we made: it knows neither our deadline nor our ways."""
+
+    road: Road
+    context: ssl.SSLContext
+
+    def _create_socket(self) -> Any:
+        return self.road.open(self.context, self.connect_timeout)
+
+
 class MQTTConnection:
     """One connection; see `broker.BrokerConnection`."""
 
-    def __init__(self, hello: Hello, context: ssl.SSLContext, limits: LinkLimits) -> None:
+    def __init__(self, hello: Hello, road: Road, context: ssl.SSLContext, limits: LinkLimits) -> None:
         self._limits = limits
+        self._road = road
         self._incoming: list[Incoming] = []
         self._consent: ReasonCode | None = None
         self._lost: str | None = None
@@ -97,7 +112,7 @@ class MQTTConnection:
         self._aliased: str | None = None  # the topic that has ours
         self.receive_maximum = _DEFAULT_RECEIVE_MAXIMUM
         self.session_present = False
-        self._client = client = Client(
+        self._client = client = _RoadClient(
             CallbackAPIVersion.VERSION2,
             client_id=hello.client_id,
             protocol=MQTTProtocolVersion.MQTTv5,
@@ -105,7 +120,8 @@ class MQTTConnection:
         )
         client.connect_timeout = limits.connect_timeout_s
         client.max_inflight_messages_set(limits.receive_maximum * 2)  # the window is ours, not paho's
-        client.tls_set_context(context)
+        client.road = road
+        client.context = context
         will = _properties(PacketTypes.WILLMESSAGE, WillDelayInterval=limits.will_delay_s, ContentType=CONTENT_TYPE)
         client.will_set(hello.will_topic, hello.will_payload, qos=1, retain=True, properties=will)
         client.on_connect = self._on_connect
@@ -114,8 +130,9 @@ class MQTTConnection:
         client.on_publish = self._on_publish
         client.on_subscribe = self._on_subscribe
 
-    def open(self, host: str, port: int, stop: threading.Event) -> None:
+    def open(self, stop: threading.Event) -> None:
         """Connect; see `MQTTBroker.connect`."""
+        road = self._road
         properties = _properties(
             PacketTypes.CONNECT,
             SessionExpiryInterval=self._limits.session_expiry_s,
@@ -124,28 +141,33 @@ class MQTTConnection:
         )
         try:
             self._client.connect(
-                host, port, keepalive=self._limits.keepalive_s, clean_start=False, properties=properties
+                road.host,
+                road.port,
+                keepalive=self._limits.keepalive_s,
+                clean_start=False,
+                properties=properties,
             )
         except ssl.SSLCertVerificationError as err:
-            raise BrokerRefusedError(f"broker {host}:{port}: certificate refused: {err.verify_message}") from err
+            raise BrokerRefusedError(f"broker {road}: certificate refused: {err.verify_message}") from err
         except OSError as err:
-            raise BrokerUnreachableError(f"broker {host}:{port}: {clean_text(str(err), 160)}") from err
+            raise BrokerUnreachableError(f"broker {road}: {clean_text(str(err), 160)}") from err
         deadline = time.monotonic() + self._limits.connect_timeout_s
         while self._consent is None:
             if stop.is_set() or time.monotonic() > deadline:
-                raise BrokerUnreachableError(f"broker {host}:{port}: no answer to CONNECT")
+                raise BrokerUnreachableError(f"broker {road}: no answer to CONNECT")
             self._step(_CONNACK_POLL_S, None)
         if self._consent.value >= _REFUSAL:
-            raise BrokerRefusedError(f"broker {host}:{port}: refused: {self._consent}")
+            raise BrokerRefusedError(f"broker {road}: refused: {self._consent}")
 
     @property
     def local_address(self) -> str:
         """IP address of our side; empty when the connection is lost."""
         sock = self._client.socket()
-        if not isinstance(sock, socket.socket):
+        if sock is None:
             return ""
         try:
-            return str(sock.getsockname()[0]).partition("%")[0]
+            with socket.socket(fileno=os.dup(sock.fileno())) as same:
+                return str(same.getsockname()[0]).partition("%")[0]
         except OSError:
             return ""
 
@@ -196,14 +218,17 @@ class MQTTConnection:
         sock = client.socket()
         if sock is None or self._lost is not None:
             raise BrokerUnreachableError(self._lost or "connection lost")
-        pending = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
+        wrapped = sock if isinstance(sock, WebSocket) else None
+        pending = isinstance(sock, ssl.SSLSocket | WebSocket) and sock.pending() > 0
         readers: list[Any] = [sock] if waker is None else [sock, waker]
-        writers = [sock] if client.want_write() else []
+        writers = [sock] if client.want_write() or (wrapped is not None and wrapped.wants_write) else []
         try:
             readable, writable, _ = select.select(readers, writers, [], 0 if pending else timeout_s)
             if sock in readable or pending:
                 client.loop_read()
             if sock in writable:
+                if wrapped is not None:
+                    wrapped.flush()
                 client.loop_write()
             client.loop_misc()
         except _NONSENSE as err:
