@@ -134,6 +134,14 @@ class TestCSV:
         found, tally = read(source_of(kind="ip", format="csv", column=1, has_header=True), text, tmp_path)
         assert (found, tally.bad) == (["ip 9.8.7.6"], 1)
 
+    def test_table_of_digests(self, tmp_path: Path) -> None:
+        text = f'"first_seen_utc", "sha256_hash", "md5_hash"\n"2026-01-01","{DIGEST.upper()}","{"a" * 32}"\n"x","y"\n'
+        fields: dict[str, Any] = {"kind": "hash", "format": "csv", "has_header": True, "lists": {"sha256": "files"}}
+        found, tally = read(source_of(**fields, column=1), text, tmp_path)
+        assert (found, tally.bad, tally.skipped) == ([f"sha256 {DIGEST}"], 1, 0)
+        found, tally = read(source_of(**fields, column=2), text, tmp_path)
+        assert (found, tally.bad, tally.skipped) == ([], 1, 1)  # an MD5
+
 
 class TestUT1:
     def test_directory_of_categories(self, tmp_path: Path) -> None:
