@@ -27,12 +27,11 @@ from .feed_history import read_histories, read_names
 from .feed_lane import Activation, FeedLane
 from .feed_lookups import engine_us_per_query
 from .feed_packs import write_feed_pack
+from .feed_prepared import LargePacks, Lists, Prepared
 from .lab import Lab
 from .measured_lanes import memory_mib
 from .native_wire import obtain_programs
 from .progress import Progress
-from .public_rules import obtain_public_rules
-from .rule_set import RuleSet
 from .run import run
 from .settings import LabSettings
 from .waiting import wait_for
@@ -41,7 +40,7 @@ NAME = "feed"
 NAMES, DIGESTS, ADDRESSES = 1_000_000, 200_000, 100_000
 _CHANGES = 10_000
 _RULES = {"20000": 20_000, "40000": 40_000}
-PARTS = ("increments", "compile", *_RULES, "lookups", "chain", "back", "blocked")
+PARTS = ("prepare", "increments", "compile", *_RULES, "lookups", "chain", "back", "blocked")
 _BUDGET_MIB = 1024
 _MIB = 1 << 20
 _MEASURED = "measured"  # in the details: names of figures by part
@@ -85,29 +84,18 @@ origin = "bench"
 """
 
 
-@dataclasses.dataclass(frozen=True)
-class Indicators:
-    """Lines of three lists, in order and once."""
-
-    names: Sequence[bytes]
-    digests: Sequence[bytes]
-    addresses: Sequence[bytes]
-    origin: str
-
-    @staticmethod
-    def obtain(lists: Path | None, count: int = NAMES) -> Indicators:
-        """Return real names if a directory has them, made up to `count`; digests and addresses are generated."""
-        source = random.Random(20261122)  # noqa: S311 - to look alike every time
-        real = read_names(lists)[:count] if lists else []
-        made = {f"{source.getrandbits(50):x}.example{number % 977}.com".encode() for number in range(count - len(real))}
-        digests = sorted({f"{source.getrandbits(256):064x}".encode() for _ in range(DIGESTS)})
-        addresses: set[bytes] = set()
-        while len(addresses) < ADDRESSES:
-            bits = source.getrandbits(24)
-            addresses.add(f"{source.randint(11, 99)}.{bits >> 16}.{bits >> 8 & 255}.{bits & 255}".encode())
-        return Indicators(
-            sorted({*real, *made}), digests, sorted(addresses), f"{len(real)} real names, {len(made)} generated"
-        )
+def obtain_indicators(lists: Path | None, count: int = NAMES) -> Lists:
+    """Return real names if a directory has them, made up to `count`; digests and addresses are generated."""
+    source = random.Random(20261122)  # noqa: S311 - to look alike every time
+    real = read_names(lists)[:count] if lists else []
+    made = {f"{source.getrandbits(50):x}.example{number % 977}.com".encode() for number in range(count - len(real))}
+    digests = sorted({f"{source.getrandbits(256):064x}".encode() for _ in range(DIGESTS)})
+    addresses: set[bytes] = set()
+    while len(addresses) < ADDRESSES:
+        bits = source.getrandbits(24)
+        addresses.add(f"{source.randint(11, 99)}.{bits >> 16}.{bits >> 8 & 255}.{bits & 255}".encode())
+    origin = f"{len(real)} real names, {len(made)} generated"
+    return Lists(sorted({*real, *made}), digests, sorted(addresses), origin)
 
 
 def measure(
@@ -126,7 +114,7 @@ def measure(
         progress: Told what is being done.
         lists: Directory of real lists, see `feed_history`.
         rules: Directories of real rules, see `public_rules`.
-        only: Some of `PARTS`; empty for all.
+        only: Some of `PARTS`; empty for all. ``prepare`` makes what others measure with and measures nothing.
         indicators: How many are published and waited for, natively and in the lab.
 
     Raises:
@@ -186,8 +174,8 @@ class _Run:
         self._rules = rules
         self._count = indicators
         self._scratch = settings.state / "bench-feed"
-        self._scratch.mkdir(parents=True, exist_ok=True)
-        self._indicators: Indicators | None = None
+        self._indicators: Lists | None = None
+        self._prepared = Prepared(self._scratch, rules, self._found)
         self.versions: dict[str, str] = {}
         self.details: dict[str, Any] = {}
 
@@ -198,6 +186,10 @@ class _Run:
             yield from self._activate(_RULES[part], has_changes=part == next(iter(_RULES)))
             return
         match part:
+            case "prepare":
+                for wanted in _RULES.values():
+                    self._prepared.packs(wanted)
+                self._prepared.rules(bench_feed_chain.BACK_RULES)
             case "increments":
                 yield from _increments(self._lists) if self._lists is not None else ()
             case "compile":
@@ -207,36 +199,35 @@ class _Run:
             case "chain":
                 yield from bench_feed_chain.published_to_blocked(self._scratch, self._progress, self._count)
             case "back":
-                yield from bench_feed_chain.ways_back(self._scratch, self._rules, self._progress)
+                rules = self._prepared.rules(bench_feed_chain.BACK_RULES)
+                yield from bench_feed_chain.ways_back(self._scratch, rules, self._progress)
             case _:
                 yield from self._blocked()
 
-    def _found(self) -> Indicators:
+    def _found(self) -> Lists:
         if self._indicators is None:
-            self._indicators = Indicators.obtain(self._lists)
+            self._indicators = obtain_indicators(self._lists)
             self.versions["lists"] = self._indicators.origin
         return self._indicators
 
     def _activate(self, wanted: int, *, has_changes: bool) -> Iterator[Figure]:
-        found = self._found()
+        packs = self._prepared.packs(wanted)
+        self.versions |= {"rules": packs.rules_origin, "lists": packs.lists_origin}
         lane = FeedLane(*obtain_programs())
         lane.start()
         try:
-            # Public sets hold some rules that this engine does not load; the box would refuse the whole pack.
-            rules = lane.loadable(obtain_public_rules(self._rules, wanted))
-            self.versions["rules"] = rules.origin
-            yield from _activations(lane, found, rules, wanted, self._scratch, self.details)
+            yield from _activations(lane, packs, wanted, self.details)
             if has_changes:
-                yield from _changes(lane, found)
+                yield from _changes(lane, packs.names)
         finally:
             lane.stop()
 
     def _lookups(self) -> Iterator[Figure]:
+        rules = self._prepared.rules(next(iter(_RULES.values())))
         lane = FeedLane(*obtain_programs())
         lane.start()
         try:
             pack = self._scratch / "small.tar.gz"
-            rules = lane.loadable(obtain_public_rules(self._rules, next(iter(_RULES.values()))))
             write_feed_pack(pack, 1, rules, {"names": (ListKind.DOMAIN, [b"malware.test"])})
             lane.activate(lane.take(pack, 1))
             yield _lookup("lookup, list of one name", lane)
@@ -272,7 +263,7 @@ def _increments(lists: Path) -> Iterator[Figure]:
     )
 
 
-def _compile(found: Indicators, scratch: Path) -> Iterator[Figure]:
+def _compile(found: Lists, scratch: Path) -> Iterator[Figure]:
     source = scratch / "source"
     for name in ("lists", "rules"):
         (source / name).mkdir(parents=True, exist_ok=True)
@@ -308,47 +299,34 @@ def _compile(found: Indicators, scratch: Path) -> Iterator[Figure]:
     )
 
 
-def _activations(
-    lane: FeedLane, found: Indicators, rules: RuleSet, wanted: int, scratch: Path, details: dict[str, Any]
-) -> Iterator[Figure]:
-    lists = {
-        "names": (ListKind.DOMAIN, found.names),
-        "digests": (ListKind.SHA256, found.digests),
-        "addresses": (ListKind.IP, found.addresses),
-    }
-    size = (
-        f"{rules.count} rules, {len(found.names)} names, {len(found.digests)} digests, {len(found.addresses)} addresses"
-    )
-    first, second = scratch / "first.tar.gz", scratch / "second.tar.gz"
-    packed = write_feed_pack(first, 1, rules, lists)
-    write_feed_pack(
-        second, 2, rules, lists, extra='alert ip any any -> any any (msg:"more"; ip_proto:255; sid:1899999;)\n'
-    )
+def _activations(lane: FeedLane, packs: LargePacks, wanted: int, details: dict[str, Any]) -> Iterator[Figure]:
+    size = f"{packs.rules} rules, {packs.names} names, {packs.digests} digests, {packs.addresses} addresses"
     began = time.monotonic()
-    feed = lane.take(first, 1)
+    feed = lane.take(packs.first, 1)
     yield Figure(
         name=f"unpacking, {wanted} rules",
         value=round(time.monotonic() - began, 1),
         unit="s",
-        explanation=f"A whole pack of {packed / _MIB:.1f} MiB ({size}) into the box's store, checked line by line.",
+        explanation=f"A whole pack of {packs.first.stat().st_size / _MIB:.1f} MiB ({size}) into the box's store,"
+        " checked line by line.",
     )
     yield from _activation(f"full activation, {wanted} rules", lane.activate(feed), f"{size}, new lists: restart")
-    feed = lane.take(second, 2)
+    feed = lane.take(packs.second, 2)
     yield from _activation(f"activation by reload, {wanted} rules", lane.activate(feed), "one rule more: reload")
     yield Figure(
         name=f"engine, {wanted} rules and all lists",
         value=round(memory_mib(lane.engine.pid)),
         unit="MiB",
-        explanation=f"Resident memory of the engine afterwards: {size} ({rules.origin}).",
+        explanation=f"Resident memory of the engine afterwards: {size} ({packs.rules_origin}).",
     )
     yield Figure(
-        name=f"gate, {len(found.addresses)} addresses",
+        name=f"gate, {packs.addresses} addresses, {wanted} rules",
         value=round(lane.gate_bytes() / _MIB, 1),
         unit="MiB",
         explanation="Memory of the kernel for all maps of the gate then, as the kernel counts it.",
     )
     stats = lane.control.ruleset_stats()
-    details[f"{wanted} rules"] = {"origin": rules.origin, "loaded": stats.loaded, "failed": stats.failed}
+    details[f"{wanted} rules"] = {"origin": packs.rules_origin, "loaded": stats.loaded, "failed": stats.failed}
 
 
 def _activation(name: str, done: Activation, what: str) -> Iterator[Figure]:
@@ -374,7 +352,7 @@ def _activation(name: str, done: Activation, what: str) -> Iterator[Figure]:
     )
 
 
-def _changes(lane: FeedLane, found: Indicators) -> Iterator[Figure]:
+def _changes(lane: FeedLane, names: int) -> Iterator[Figure]:
     new = [b"bench-%05d.test" % number for number in range(_CHANGES)]
     for word, is_added in (("added", True), ("removed", False)):
         began = time.monotonic()
@@ -383,7 +361,7 @@ def _changes(lane: FeedLane, found: Indicators) -> Iterator[Figure]:
             name=f"{_CHANGES} names {word}",
             value=round(time.monotonic() - began, 2),
             unit="s",
-            explanation=f"Entries of the engine's list of {len(found.names)}, over its socket, without a reload.",
+            explanation=f"Entries of the engine's list of {names}, over its socket, without a reload.",
         )
     began = time.monotonic()
     addresses = [(b"100.%d.%d.1" % (number >> 8, number & 255), 9) for number in range(_CHANGES)]
@@ -395,7 +373,7 @@ def _changes(lane: FeedLane, found: Indicators) -> Iterator[Figure]:
         unit="s",
         explanation="Entries of the gate's block list, which acts at once.",
     )
-    yield _lookup(f"lookup, list of {len(found.names)} names", lane)
+    yield _lookup(f"lookup, list of {names} names", lane)
 
 
 def _lookup(name: str, lane: FeedLane) -> Figure:

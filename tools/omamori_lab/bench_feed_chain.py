@@ -16,12 +16,11 @@ from .feed_questions import Questions
 from .feed_way_back import WayBack
 from .native_wire import obtain_programs
 from .progress import Progress
-from .public_rules import obtain_public_rules
 from .rule_set import RuleSet
 from .served_feed_lane import ServedFeedLane
 
+BACK_RULES = 10_000  # as many as the compiler makes of today's public rules
 _WAIT_S = 60.0
-_BACK_RULES = 10_000
 _ROOM_BYTES = 64 << 20
 _MANY = 1_000_000
 _BUDGET_S, _BACK_BUDGET_S = 5, 30
@@ -72,12 +71,11 @@ def published_to_blocked(scratch: Path, progress: Progress, count: int) -> Itera
     )
 
 
-def ways_back(scratch: Path, directories: Sequence[Path], progress: Progress) -> Iterator[Figure]:
+def ways_back(scratch: Path, rules: RuleSet, progress: Progress) -> Iterator[Figure]:
     """Publish bad feeds to a box with many rules, and wait until it is where it was."""
     lane = ServedFeedLane(*obtain_programs())
     lane.start()
     try:
-        rules = lane.loadable(obtain_public_rules(directories, _BACK_RULES))
         packs = {
             1: _pack(scratch, 1, rules),
             2: _pack(

@@ -9,7 +9,7 @@ import pytest
 
 from omamori_agent.feed.lists import check_networks
 from omamori_lab import bench_feed
-from omamori_lab.bench_feed import Indicators
+from omamori_lab.bench_feed import obtain_indicators
 from omamori_lab.feed_packs import write_feed_pack
 from omamori_lab.rule_set import generate_rules
 from omamori_protocol.feed_manifest import ListKind
@@ -19,8 +19,8 @@ from omamori_protocol.feed_pack import unpack
 def test_indicators_are_generated_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_feed, "DIGESTS", 50)
     monkeypatch.setattr(bench_feed, "ADDRESSES", 50)
-    made = Indicators.obtain(None, 100)
-    assert made == Indicators.obtain(None, 100)
+    made = obtain_indicators(None, 100)
+    assert made == obtain_indicators(None, 100)
     assert len(made.names) == 100
     assert list(made.names) == sorted(set(made.names))
 
