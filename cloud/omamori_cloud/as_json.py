@@ -15,7 +15,7 @@ from omamori_protocol.feed_book import Explanation
 from omamori_protocol.vocabulary import WireEnum
 
 from .clock import to_rfc3339
-from .facts import BoxFacts, EventFacts, LedgerFacts, LedgerSum, SettingsFacts
+from .facts import BoxFacts, EventFacts, FirmwareFacts, LedgerFacts, LedgerSum, SettingsFacts
 from .health import Health
 from .reports import ReportFacts, Standing
 
@@ -55,9 +55,22 @@ def box_object(box: BoxFacts, health: Health, name: str | None) -> dict[str, Any
             "blocked": box.blocked_packets,
         },
         "certificate_expires": _time(None if box.certificate_expires_s is None else box.certificate_expires_s * 1000),
+        "update": None if box.update is None else update_object(box.update),
         "settings": None if box.settings is None else settings_object(box.settings),
         "ledger": sums_object(box.ledger),
         "refused_messages": box.refused,
+    }
+
+
+def update_object(update: FirmwareFacts) -> dict[str, Any]:
+    """Return what a box last said about a firmware update."""
+    return {
+        "version": update.version,
+        "state": update.state.word,
+        "reason": update.reason.word,
+        "detail": update.detail,
+        "occurred": _time(update.occurred_ms),
+        "running": {"version": update.running, "slot": None if update.slot is None else update.slot.name},
     }
 
 

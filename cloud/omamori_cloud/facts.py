@@ -14,6 +14,8 @@ from omamori_protocol.vocabulary import (
     EngineState,
     EventKind,
     FeedState,
+    FirmwareReason,
+    FirmwareState,
     Function,
     Presence,
     Severity,
@@ -52,6 +54,19 @@ class SettingsFacts:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class FirmwareFacts:
+    """What a box last said about an update: how far it has come with `version`, and what ran when it said so."""
+
+    version: str
+    state: FirmwareState
+    reason: FirmwareReason
+    occurred_ms: int
+    detail: str | None = None
+    slot: Slot | None = None
+    running: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class LedgerSum:
     """What passed uninspected for one reason; `latest_ms` is when the newest of it began."""
 
@@ -84,7 +99,7 @@ class BoxFacts:
     """A box as its newest messages describe it; None is "it has not said".
 
     Firmware, slot and feed are from the newer of state and heartbeat. `refused` counts messages not taken in. `ledger`
-    holds what ever passed uninspected, by reason.
+    holds what ever passed uninspected, by reason; `update` the last word about a firmware update.
     """
 
     device: str
@@ -112,6 +127,7 @@ class BoxFacts:
     refused: int = 0
     settings: SettingsFacts | None = None
     ledger: tuple[LedgerSum, ...] = ()
+    update: FirmwareFacts | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import dataclasses
 from enum import IntEnum, StrEnum
 
 from omamori_protocol.reported import PartState
-from omamori_protocol.vocabulary import EngineState, FeedState
+from omamori_protocol.vocabulary import EngineState, FeedState, FirmwareState
 
 from .facts import BoxFacts, SettingsFacts
 from .presence import is_online
@@ -41,6 +41,8 @@ class Finding(StrEnum):
     CERTIFICATE_EXPIRING = "certificate-expiring"
     BYPASSED = "bypassed"
     SETTINGS_REFUSED = "settings-refused"
+    FIRMWARE_FAILED = "firmware-failed"
+    FIRMWARE_ROLLED_BACK = "firmware-rolled-back"
 
 
 _LEVELS = {Finding.OFFLINE: Level.DANGER, Finding.ENGINE_DOWN: Level.DANGER}
@@ -55,6 +57,12 @@ _FEED_FINDINGS = {
 _ENGINE_FINDINGS = {
     EngineState.DOWN: Finding.ENGINE_DOWN,
     EngineState.STARTING: Finding.ENGINE_STARTING,
+}
+
+
+_FIRMWARE_FINDINGS = {
+    FirmwareState.FAILED: Finding.FIRMWARE_FAILED,
+    FirmwareState.ROLLED_BACK: Finding.FIRMWARE_ROLLED_BACK,
 }
 
 
@@ -163,6 +171,9 @@ def assess(box: BoxFacts, *, now_ms: int, offline_after_s: int) -> Health:
         if expires_s is not None and expires_s - now_ms / 1000 < CERTIFICATE_WARNING_S:
             findings.append(Finding.CERTIFICATE_EXPIRING)
         findings += _settings_findings(box.settings, now_ms)
+        # A box that runs that firmware by now has got it some other way.
+        if box.update is not None and box.update.state in _FIRMWARE_FINDINGS and box.update.version != box.firmware:
+            findings.append(_FIRMWARE_FINDINGS[box.update.state])
     findings.sort(key=lambda finding: -_LEVELS.get(finding, Level.NOTICE))
     level = max((_LEVELS.get(finding, Level.NOTICE) for finding in findings), default=Level.OK)
     return Health(online=online, level=level, findings=tuple(findings))

@@ -103,6 +103,12 @@ def _decode(leaf: Leaf, payload: bytes) -> Heartbeat | State | Event | Reported:
     body = _RECORDS[leaf].decode(payload)
     if isinstance(body, Event) and body.kind is EventKind.LEDGER and body.uninspected_reason is None:
         raise MalformedError("a ledger entry without a reason")
+    if (
+        isinstance(body, Event)
+        and body.kind is EventKind.FIRMWARE
+        and (not body.firmware or body.firmware_state is None)
+    ):
+        raise MalformedError("a firmware event without version or state")
     return body
 
 

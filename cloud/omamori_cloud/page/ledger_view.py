@@ -17,6 +17,7 @@ from omamori_protocol.reported import PartName, PartState
 
 from .alert_view import TimeView, view_time
 from .box_view import BoxView, view_box
+from .firmware_view import FirmwareView, view_firmware
 
 PAGE_SIZE = 50
 _DAY_MS = 86_400_000
@@ -83,6 +84,7 @@ class BoxPage:
 
     box: BoxView
     settings: SettingsView | None
+    firmware: FirmwareView | None
     periods: tuple[PeriodView, ...]
     entries: tuple[EntryView, ...]
     next: str
@@ -118,6 +120,7 @@ def make_box_page(
     return BoxPage(
         box=view_box(facts, name=name, now_ms=now_ms, offline_after_s=offline_after_s, words=words),
         settings=None if facts.settings is None else view_settings(facts.settings, now_ms=now_ms, words=words),
+        firmware=None if facts.update is None else view_firmware(facts.update, now_ms=now_ms, words=words),
         periods=tuple(
             PeriodView(title=title, sums=view_sums(reader.ledger_sums(facts.device, now_ms - span_ms), words))
             for title, span_ms in spans

@@ -15,6 +15,7 @@ from omamori_cloud.facts import (
     AlertTotals,
     BoxFacts,
     EventFacts,
+    FirmwareFacts,
     LedgerFacts,
     LedgerSum,
     PartFacts,
@@ -29,6 +30,8 @@ from omamori_protocol.vocabulary import (
     EngineState,
     EventKind,
     FeedState,
+    FirmwareReason,
+    FirmwareState,
     Function,
     Presence,
     Severity,
@@ -37,7 +40,7 @@ from omamori_protocol.vocabulary import (
 )
 
 from .queries import AlertPage, AlertQuery, Cursor, LedgerPage, LedgerQuery, parse_terminal
-from .schema import Device, Event, Heartbeat, LedgerEntry, LedgerTotal, Refusal, Setting, State
+from .schema import Device, Event, Firmware, Heartbeat, LedgerEntry, LedgerTotal, Refusal, Setting, State
 from .trial_reader import read_trial
 
 MAX_BOXES = 1_000
@@ -73,11 +76,12 @@ class Reader:
     def _boxes(self, condition: Any) -> tuple[BoxFacts, ...]:
         chosen = select(Device.id).where(condition).order_by(Device.id).limit(MAX_BOXES)
         rows = self._rows(
-            select(Device.__table__, State.__table__, Heartbeat.__table__, Setting.__table__)
+            select(Device.__table__, State.__table__, Heartbeat.__table__, Setting.__table__, Firmware.__table__)
             .select_from(Device)
             .outerjoin(State, State.device_id == Device.id)
             .outerjoin(Heartbeat, Heartbeat.id == Device.latest_heartbeat_id)
             .outerjoin(Setting, Setting.device_id == Device.id)
+            .outerjoin(Firmware, Firmware.device_id == Device.id)
             .where(Device.id.in_(chosen))
             .order_by(Device.id)
             .set_label_style(LABEL_STYLE_TABLENAME_PLUS_COL)
@@ -255,6 +259,21 @@ def _settings(row: Any) -> SettingsFacts | None:
     )
 
 
+def _update(row: Any) -> FirmwareFacts | None:
+    state = _maybe(FirmwareState, row["firmware_state"])
+    if state is None:
+        return None
+    return FirmwareFacts(
+        version=row["firmware_version"],
+        state=state,
+        reason=_maybe(FirmwareReason, row["firmware_reason"]) or FirmwareReason.NONE,
+        occurred_ms=row["firmware_occurred_ms"],
+        detail=row["firmware_detail"],
+        slot=_maybe(Slot, row["firmware_slot"]),
+        running=row["firmware_running"],
+    )
+
+
 def _box(row: Any, ledger: tuple[LedgerSum, ...]) -> BoxFacts:
     state_ms, heartbeat_ms = row["states_received_ms"], row["heartbeats_received_ms"]
     newer = "heartbeats" if state_ms is None or (heartbeat_ms or 0) > state_ms else "states"
@@ -286,6 +305,7 @@ def _box(row: Any, ledger: tuple[LedgerSum, ...]) -> BoxFacts:
         blocked_packets=row["heartbeats_blocked_packets"],
         settings=_settings(row),
         ledger=ledger,
+        update=_update(row),
     )
 
 

@@ -170,7 +170,7 @@ class LedgerTotal(Base):
 class Setting(Base):
     """What a box last reported about its settings, one row for each box.
 
-    `parts` is a list of [part, state, reason]: at most four, always read and written together.
+    `parts` is a list of [part, state, reason]: a handful, always read and written together.
     """
 
     __tablename__ = "settings"
@@ -187,6 +187,25 @@ class Setting(Base):
     command_state: Mapped[int | None] = mapped_column(SmallInteger)
     command_reason: Mapped[str | None] = mapped_column(String(200))
     bypass_until_s: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class Firmware(Base):
+    """What a box last said about a firmware update, one row for each box; what it runs, heartbeats say, too."""
+
+    __tablename__ = "firmware"
+    __table_args__ = (Index("ix_firmware_version", "version", "state"),)
+
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
+    boot: Mapped[int] = mapped_column(BigInteger)
+    seq: Mapped[int] = mapped_column(BigInteger)
+    occurred_ms: Mapped[int] = mapped_column(BigInteger)
+    received_ms: Mapped[int] = mapped_column(BigInteger)
+    version: Mapped[str] = mapped_column(String(32))
+    state: Mapped[int] = mapped_column(SmallInteger)
+    reason: Mapped[int] = mapped_column(SmallInteger)
+    detail: Mapped[str | None] = mapped_column(String(300))
+    slot: Mapped[int | None] = mapped_column(SmallInteger)
+    running: Mapped[str | None] = mapped_column(String(32))
 
 
 class Refusal(Base):

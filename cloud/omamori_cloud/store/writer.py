@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, case, delete, insert, select, update
+from sqlalchemy import Connection, Engine, and_, case, delete, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 
@@ -51,6 +51,8 @@ class StoreReport:
 
 # What ledger entries alone carry; they have a table of their own.
 _LEDGER_FIELDS = frozenset({"uninspected_reason", "uninspected_s", "packets", "size_bytes"})
+_FIRMWARE_FIELDS = frozenset({"firmware", "firmware_state", "firmware_reason", "booted_slot", "running_firmware"})
+_MAX_TEXT = 300
 
 
 def _plain(message: Any) -> dict[str, Any]:
@@ -139,6 +141,16 @@ class Writer:
             connection.execute(delete(table).where(column == key[1], table.id <= oldest_beyond))
 
 
+def _firmware_text(body: EventMessage) -> str:
+    """Return a firmware event in one line, for those who read the list of events."""
+    words = [f"firmware {body.firmware}", body.firmware_state.word if body.firmware_state is not None else "?"]
+    if body.firmware_reason:
+        words.append(body.firmware_reason.word)
+    if body.text:
+        words.append(body.text)
+    return ": ".join(words)[:_MAX_TEXT]
+
+
 def _sum(reports: Any) -> StoreReport:
     totals: Counter[str] = Counter()
     for report in reports:
@@ -217,12 +229,36 @@ class _Transaction:
             }
             self._ledger.append(origin | counted)
             return
-        fields = {name: value for name, value in _plain(body).items() if name not in _LEDGER_FIELDS}
+        if body.kind is EventKind.FIRMWARE:
+            self._add_firmware(body, origin)
+            body = dataclasses.replace(body, text=_firmware_text(body))
+        others = _LEDGER_FIELDS | _FIRMWARE_FIELDS
+        fields = {name: value for name, value in _plain(body).items() if name not in others}
         addresses = {
             "terminal_ip": canonical_address(body.terminal_ip),
             "remote_ip": canonical_address(body.remote_ip),
         }
         self._events.append(fields | addresses | origin)
+
+    def _add_firmware(self, body: EventMessage, origin: dict[str, Any]) -> None:
+        """Let this be what the box last said, unless it has said something later."""
+        assert body.firmware is not None  # `intake` has seen to it
+        assert body.firmware_state is not None
+        values = {name: origin[name] for name in ("boot", "seq", "occurred_ms", "received_ms")} | {
+            "version": body.firmware,
+            "state": int(body.firmware_state),
+            "reason": int(body.firmware_reason or 0),
+            "detail": body.text,
+            "slot": None if body.booted_slot is None else int(body.booted_slot),
+            "running": body.running_firmware,
+        }
+        table = schema.Firmware
+        later = or_(table.boot < body.boot, and_(table.boot == body.boot, table.seq < body.seq))
+        self._connection.execute(
+            self._insert_once(table)
+            .values(device_id=origin["device_id"], **values)
+            .on_conflict_do_update(index_elements=["device_id"], set_=values, where=later)
+        )
 
     def _insert_new(self, table: Any, name: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Store the rows that are not there yet, and return them."""

@@ -11,6 +11,7 @@ from omamori_protocol.reported import PartName, PartState
 from omamori_protocol.vocabulary import Action, Direction, EngineState, Function, Severity, UninspectedReason
 
 from .desk import ExplainWords, MenuWords, ReportWords
+from .firmware import FirmwareWords
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,6 +266,7 @@ class Wording:
     settings: SettingsWords
     parts: Mapping[PartName, str]
     part_states: Mapping[PartState, str]
+    firmware: FirmwareWords
     menu: MenuWords
     explain: ExplainWords
     reports: ReportWords

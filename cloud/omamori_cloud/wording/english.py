@@ -24,6 +24,7 @@ from .catalogue import (
     Wording,
 )
 from .desk_english import EXPLAIN, MENU, REPORTS
+from .firmware_english import FIRMWARE
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -202,6 +203,14 @@ ENGLISH = Wording(
         Finding.SETTINGS_REFUSED: FindingWords(
             title="Some settings could not be applied",
             advice="The box goes on with the settings it had. The reason is on the box's own page.",
+        ),
+        Finding.FIRMWARE_FAILED: FindingWords(
+            title="A firmware update was not installed",
+            advice="The box goes on protecting with the firmware it has. The reason is on the box's own page.",
+        ),
+        Finding.FIRMWARE_ROLLED_BACK: FindingWords(
+            title="A firmware update was undone",
+            advice="The new firmware did not prove itself; the one before is back. See the box's own page.",
         ),
     },
     feed_problems={
@@ -440,6 +449,7 @@ ENGLISH = Wording(
         PartState.REFUSED: "refused",
         PartState.PENDING: "waiting",
     },
+    firmware=FIRMWARE,
     menu=MENU,
     explain=EXPLAIN,
     reports=REPORTS,

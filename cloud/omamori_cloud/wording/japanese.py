@@ -24,6 +24,7 @@ from .catalogue import (
     Wording,
 )
 from .desk_japanese import EXPLAIN, MENU, REPORTS
+from .firmware_japanese import FIRMWARE
 
 _WEEKDAYS = "月火水木金土日"
 
@@ -212,6 +213,14 @@ JAPANESE = Wording(
         Finding.SETTINGS_REFUSED: FindingWords(
             title="反映できなかった設定があります",
             advice="前の設定のまま動いています。理由は、この機器の詳細に表示しています。",
+        ),
+        Finding.FIRMWARE_FAILED: FindingWords(
+            title="ファームウェアを更新できませんでした",
+            advice="今のファームウェアのまま保護を続けています。理由は、この機器の詳細に表示しています。",
+        ),
+        Finding.FIRMWARE_ROLLED_BACK: FindingWords(
+            title="新しいファームウェアを元に戻しました",
+            advice="新しいファームウェアが正しく動かなかったため、前のもので保護を続けています。理由は、この機器の詳細に表示しています。",
         ),
     },
     feed_problems={
@@ -447,6 +456,7 @@ JAPANESE = Wording(
         PartState.REFUSED: "拒否",
         PartState.PENDING: "待ち",
     },
+    firmware=FIRMWARE,
     menu=MENU,
     explain=EXPLAIN,
     reports=REPORTS,

@@ -15,7 +15,15 @@ from omamori_cloud.health import FeedProblem, Finding
 from omamori_cloud.intake import RefusalReason
 from omamori_cloud.wording import ENGLISH, JAPANESE, Wording, wording_for
 from omamori_cloud.wording.catalogue import Counted
-from omamori_protocol.vocabulary import Action, Direction, EngineState, Function, Severity
+from omamori_protocol.vocabulary import (
+    Action,
+    Direction,
+    EngineState,
+    FirmwareReason,
+    FirmwareState,
+    Function,
+    Severity,
+)
 
 LANGUAGES = pytest.mark.parametrize("words", [JAPANESE, ENGLISH], ids=["ja", "en"])
 
@@ -51,6 +59,8 @@ def test_every_choice_has_words(words: Wording) -> None:
     assert set(words.engine) == set(EngineState)
     assert set(words.findings) == set(Finding)
     assert set(words.feed_problems) == set(FeedProblem)
+    assert set(words.firmware.states) == set(FirmwareState)
+    assert set(words.firmware.reasons) == set(FirmwareReason)
     assert set(words.refusal_reasons) == {reason.value for reason in RefusalReason}
 
 
