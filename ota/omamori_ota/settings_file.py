@@ -14,13 +14,14 @@ from typing import Any
 
 from omamori_protocol.desired import DesiredState
 from omamori_protocol.errors import MalformedError, OversizeError, ProtocolError
-from omamori_protocol.record import Choice, Kind, Nested, Record, Several
+from omamori_protocol.record import Choice, Kind, Nested, Record, Several, UInt
 
 from .errors import RejectedError
 
 MAX_BYTES = 256 * 1024
-SECTIONS = ("wifi", "address", "policy", "exemptions")
+SECTIONS = ("wifi", "address", "policy", "exemptions", "firmware")
 _HIDDEN = "(hidden)"
+_LONGEST_SPAN_S = 2**32
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -84,7 +85,7 @@ def _value(kind: Kind, value: Any, path: str) -> Any:
 def _record(record: type[Record], body: Any, path: str) -> Record:
     if not isinstance(body, dict):
         raise RejectedError(f"{path}: expected an object")
-    fields = {_spelt(item.name): item for item in dataclasses.fields(record)}  # type: ignore[arg-type]  # all are
+    fields = {_spelt(item): item for item in dataclasses.fields(record)}  # type: ignore[arg-type]  # all are
     unknown = sorted(set(body) - set(fields))
     if unknown:
         raise RejectedError(f"{path}.{unknown[0][:40]}: no such field", hint=f"fields are {', '.join(fields)}")
@@ -94,7 +95,7 @@ def _record(record: type[Record], body: Any, path: str) -> Record:
         if body.get(name) is None:
             if item.default is dataclasses.MISSING:
                 raise RejectedError(f"{where}: missing")
-        elif item.name.endswith("_s"):
+        elif _is_time(item):
             values[item.name] = _time(body[name], where)
         else:
             values[item.name] = _value(item.metadata["kind"], body[name], where)
@@ -106,9 +107,15 @@ def _record(record: type[Record], body: Any, path: str) -> Record:
     return made
 
 
-def _spelt(name: str) -> str:
-    """Return a field's name in the file: times are written out there, so they have no unit."""
-    return name.removesuffix("_s")
+def _is_time(item: dataclasses.Field[Any]) -> bool:
+    """Tell whether a field is a moment; a span of seconds is a number in the file, too."""
+    kind = item.metadata["kind"]
+    return item.name.endswith("_s") and isinstance(kind, UInt) and kind.maximum > _LONGEST_SPAN_S
+
+
+def _spelt(item: dataclasses.Field[Any]) -> str:
+    """Return a field's name in the file: moments are written out there, so they have no unit."""
+    return item.name.removesuffix("_s") if _is_time(item) else item.name
 
 
 def _time(value: Any, path: str) -> int:
@@ -123,11 +130,11 @@ def _plain(value: Any) -> Any:
         body = {}
         for item in dataclasses.fields(value):  # type: ignore[arg-type]  # every record is a dataclass
             found = getattr(value, item.name)
-            if found is not None and item.name.endswith("_s"):
+            if found is not None and _is_time(item):
                 found = datetime.fromtimestamp(found, UTC).strftime(_TIME)
             elif isinstance(item.metadata["kind"], Choice):
                 found = found.word
-            body[_spelt(item.name)] = _plain(found)
+            body[_spelt(item)] = _plain(found)
         return body
     if isinstance(value, tuple):
         return [_plain(item) for item in value]

@@ -17,7 +17,7 @@ from omamori_ota.settings_file import MAX_BYTES, parse_settings, render_settings
 from omamori_ota.signed import DesiredDesk
 from omamori_protocol import cose
 from omamori_protocol.command import Command, Verb
-from omamori_protocol.desired import DesiredState, ExemptionKind, WifiSecurity
+from omamori_protocol.desired import DesiredState, ExemptionKind, Metered, WifiSecurity
 
 from .conftest import ManualClock
 
@@ -39,6 +39,14 @@ FULL: dict[str, Any] = {
         {"id": 1, "kind": "terminal-mac", "value": "02:00:5e:10:00:01"},
         {"id": 2, "kind": "rule", "value": "9000001", "until": "2030-02-01T00:00:00Z"},
     ],
+    "firmware": {
+        "version": "1.4.0",
+        "window": {"days": 31, "start_min": 120, "length_min": 180, "zone": "Asia/Tokyo"},
+        "max_wait_s": 604800,
+        "metered": "ask",
+        "rate_kbps": 4000,
+        "owner_refuses_scheduled": False,
+    },
 }
 
 
@@ -64,6 +72,8 @@ def test_whole_file(desk: DesiredDesk, key_directory: KeyDirectory, clock: Manua
     assert document.policy.fail_closed
     assert document.exemptions[1].kind is ExemptionKind.RULE
     assert document.exemptions[1].until_s == 1896134400
+    assert document.firmware is not None
+    assert (document.firmware.max_wait_s, document.firmware.metered) == (604800, Metered.ASK)
     (key,) = cose.load_public_keys((key_directory.path / "trust/desired.pem").read_bytes())
     payload = cose.unseal(signed.data, [key], cose.DESIRED_CONTEXT, max_bytes=4096)
     assert DesiredState.decode(payload) == document
