@@ -5,7 +5,7 @@ PY := .venv/bin/python
 KEYS := build/keys
 ARGS ?=
 
-.PHONY: help setup run test test-fast check format lock image keys bench bench-wire bench-faults bench-office bench-feed clean distclean
+.PHONY: help setup run test test-fast check format lock image keys supervisor bench bench-wire bench-faults bench-office bench-feed clean distclean
 
 help: ## this list
 	@printf 'Omamori: firmware, agent, feeds and cloud of a bridge-mode security appliance\n\n'
@@ -41,6 +41,9 @@ keys: setup ## development keys in build/keys, once
 image: keys ## build the release image for board x86_64-uefi
 	@.venv/bin/omamori-image build --trust $(KEYS)/trust --secureboot-key $(KEYS)/secureboot/db.key \
 	  --out build/image/release $(ARGS)
+
+supervisor: setup ## build the firmware of the microcontroller that holds the wire
+	@.venv/bin/omamori-image supervisor $(ARGS)
 
 bench: setup ## measure; writes docs/benchmarks/*.json and docs/benchmarks.md
 	@.venv/bin/omamori-lab bench $(ARGS)

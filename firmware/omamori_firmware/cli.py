@@ -15,7 +15,7 @@ from types import FrameType
 from rich.console import Console
 from rich.markup import escape
 
-from omamori_firmware import factory
+from omamori_firmware import factory, supervisor
 from omamori_firmware.build import FLAVOURS, STAGES, Builder, BuildRequest
 from omamori_firmware.cache import Cache, default_directory
 from omamori_firmware.errors import ImageError
@@ -67,10 +67,11 @@ def _lock(options: argparse.Namespace) -> int:
     tree = source_tree()
     board = load_board(tree.boards / options.board)
     changes: dict[str, list[str]] = {}
-    with Reporter(total=2, quiet=options.json) as reporter:
+    with Reporter(total=3, quiet=options.json) as reporter:
         builder = Builder(tree, Cache(default_directory()), reporter)
         changes["tools"] = builder.renew_lock("tools", None)
         changes["root"] = builder.renew_lock("root", board.platform.kernel_package)
+        changes["supervisor"] = builder.renew_lock("supervisor", None)
     if options.json:
         print(json.dumps(changes, sort_keys=True))
         return 0
@@ -78,6 +79,20 @@ def _lock(options: argparse.Namespace) -> int:
         print(f"{name}.lock: {len(lines)} changes")
         for line in lines:
             print(f"  {line}")
+    return 0
+
+
+def _supervisor(options: argparse.Namespace) -> int:
+    tree = source_tree()
+    out = options.out or tree.top / "build" / "supervisor"
+    with Reporter(total=1, quiet=options.json) as reporter, reporter.stage("supervisor") as stage:
+        built = supervisor.build_supervisor(tree, Cache(default_directory()), stage.note)
+        stage.cached = built.cached
+        manifest = supervisor.publish(built, out.resolve())
+    if options.json:
+        print(json.dumps({"out": str(out.resolve()), **manifest}, sort_keys=True))
+    else:
+        print(f"supervisor firmware (MicroPython {manifest['micropython']}): {out.resolve()}")
     return 0
 
 
@@ -118,6 +133,10 @@ def _parser() -> argparse.ArgumentParser:
     lock = commands.add_parser("lock", help="lock the newest packages of the mirror")
     lock.set_defaults(handler=_lock)
 
+    chip = commands.add_parser("supervisor", help="build the firmware of the microcontroller that holds the wire")
+    chip.add_argument("--out", type=Path, metavar="DIR", help="default: build/supervisor")
+    chip.set_defaults(handler=_supervisor)
+
     personal = commands.add_parser("factory", help="make one device's disk from an image")
     personal.add_argument("artifacts", type=Path, metavar="ARTIFACTS", help="artifact directory of a build")
     personal.add_argument("--provision", type=Path, required=True, metavar="FILE", help="the device's provision.json")
@@ -131,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
 
     for command in (build, lock):
         command.add_argument("--board", choices=boards, default="x86_64-uefi", help="default: %(default)s")
-    for command in (build, lock, personal):
+    for command in (build, lock, chip, personal):
         command.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 

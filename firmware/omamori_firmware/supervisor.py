@@ -60,7 +60,7 @@ class SupervisorFirmware:
 
 
 def build_supervisor(
-    tree: SourceTree, cache: Cache, note: Callable[[str], None] = lambda _: None, *, fresh: bool = False
+    tree: SourceTree, cache: Cache, note: Callable[[str], None] = lambda _: None, *, into: Path | None = None
 ) -> SupervisorFirmware:
     """Return the supervisor's firmware, built if it is not in the cache.
 
@@ -68,8 +68,7 @@ def build_supervisor(
         tree: This repository.
         cache: Where results are kept.
         note: Told what is going on.
-        fresh: Build even if there is a result (to compare two builds); the new one is not kept in the cache's
-            place but in a directory of the caller's process, which the next build of that kind replaces.
+        into: An empty directory to build into even if there is a result, to compare two builds.
 
     Raises:
         SetupError: Not root, or the source package is not on the mirror.
@@ -90,14 +89,16 @@ def build_supervisor(
         "ours": sha256_tree([place / part for part in _PARTS]),
         "code": sha256_file(Path(__file__)),
     }
-    if fresh:
-        inputs["fresh"] = str(os.getpid())
+
+    def build(out: Path) -> None:
+        note("compiling")
+        _compile(out, source / "tree", pypi, place, tools=tools, cache=cache)
+
+    if into is not None:
+        build(into)
+        return SupervisorFirmware(into, tools, cached=False)
     cached = cache.find("supervisor", inputs) is not None
-    note("compiling")
-    result = cache.obtain(
-        "supervisor", inputs, lambda out: _compile(out, source / "tree", pypi, place, tools=tools, cache=cache)
-    )
-    return SupervisorFirmware(result, tools, cached)
+    return SupervisorFirmware(cache.obtain("supervisor", inputs, build), tools, cached)
 
 
 def obtain_test_runtime(tree: SourceTree, cache: Cache) -> tuple[Path, Path]:

@@ -10,9 +10,9 @@
 
 enum { LINE_CONSOLE, LINE_LINK, LINES };
 
-extern volatile uint32_t board_ms;
-
 void board_init(void);
+// Milliseconds, from anywhere; wraps after 49 days.
+uint32_t board_ms(void);
 void board_idle(void);
 void board_console_write(const char *text, size_t length);
 

@@ -61,20 +61,20 @@ mp_obj_t mp_builtin_open(size_t n_args, const mp_obj_t *args, mp_map_t *kwargs) 
 MP_DEFINE_CONST_FUN_OBJ_KW(mp_builtin_open_obj, 1, mp_builtin_open);
 
 mp_uint_t mp_hal_ticks_ms(void) {
-    return board_ms;
+    return board_ms();
 }
 
 mp_uint_t mp_hal_ticks_us(void) {
-    return board_ms * 1000;
+    return board_ms() * 1000;
 }
 
 uint64_t mp_hal_time_ns(void) {
-    return (uint64_t)board_ms * 1000000;
+    return (uint64_t)board_ms() * 1000000;
 }
 
 void mp_hal_delay_ms(mp_uint_t ms) {
-    uint32_t begin = board_ms;
-    while (board_ms - begin < ms) {
+    uint32_t begin = board_ms();
+    while (board_ms() - begin < ms) {
         mp_handle_pending(true);
         board_idle();
     }

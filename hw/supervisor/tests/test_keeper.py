@@ -378,6 +378,15 @@ class TestRestart(unittest.TestCase):
         after.wait(1000)
         self.assertEqual((after.actions, after.keeper.cause), ([(500, False)], k.CAUSE_SELF))
 
+    def test_the_box_has_as_long_as_it_had_before(self):
+        before = Bench()
+        before.forward(6000, every=600, lease=1800)
+        after = self.restarted(before)
+        after.wait(1700)
+        self.assertEqual(after.actions, [])
+        after.wait(200)
+        self.assertEqual(after.actions, [(1800, False)])
+
     def test_a_relay_found_on_is_kept_even_without_memory(self):
         after = Bench(through=True, how=k.WARM)
         after.forward(1000)
@@ -445,6 +454,7 @@ class TestSoak(unittest.TestCase):
             else:
                 bench.keeper.power(bench.now, present=True)
             bench.act()
+            bench.sent = []
             if bench.keeper.state != before:
                 before = bench.keeper.state
                 changes += 1

@@ -34,6 +34,7 @@ from supervisor.words import (
     HOLD_FIRST_MS,
     HOLD_FORGET_MS,
     HOLD_LAST_MS,
+    LEASE_MAX_MS,
     LONG_MS,
     MAX_OUTBOX,
     PASS_BUTTON_MS,
@@ -55,7 +56,7 @@ from supervisor.words import (
     WISH_WINDOW_MS,
 )
 
-_KEPT = ">BBBBIHHIBI"
+_KEPT = ">BBBBIHHIHI"
 
 
 class Keeper:
@@ -99,6 +100,7 @@ class Keeper:
         self._power_lost_at = 0
         self._rail_low = False
         self._streak = 0
+        self._lease = GRACE_MS
         self._lease_end = 0
         self._last_report = 0
         self._barred = False
@@ -141,11 +143,11 @@ class Keeper:
         if how == WARM and kept is not None:
             self._restore(now, kept)
         if through and self.state in {STARTING, PROTECTING, RECOVERING} and power:
-            # The relay outlived a restart of this program. The box goes on reporting, or it ends.
+            # The relay outlived a restart of this program. The box goes on reporting within a lease, or that ends.
             self.state = PROTECTING
             self._opened_at = now
             self._streak = ARM_REPORTS
-            self._lease_end = now + GRACE_MS
+            self._lease_end = now + self._lease
             self._adopted = True
         elif through:
             self._close(now, CAUSE_SELF)
@@ -284,7 +286,7 @@ class Keeper:
             min(self.restarts, 65535),
             self.power_serial & 0xFFFF,
             min(passing, 0xFFFFFFFF),
-            1 if self._power else 0,
+            self._lease,
             min(self.outage_ms, 0xFFFFFFFF),
         )
 
@@ -299,6 +301,7 @@ class Keeper:
         self.cause, self.resets, self.power_kind = cause, fields[2], fields[3]
         self.moves, self.restarts, self.power_serial = fields[4], min(fields[5] + 1, 65535), fields[6]
         self._pass_end = now + min(fields[7], 3600000)
+        self._lease = min(max(fields[8], GRACE_MS), LEASE_MAX_MS)
         self.outage_ms = fields[9]
 
     # The relay.
@@ -342,6 +345,7 @@ class Keeper:
             if self._barred:
                 return
             self._streak = min(self._streak + 1, ARM_REPORTS)
+            self._lease = lease
             self._lease_end = now + lease
             self._adopted = False
             self._settle(now)

@@ -48,12 +48,17 @@ from supervisor.pins import EXPANDER
 from supervisor.app import App
 
 app = App()
+released = False
 while True:
     app.step()
     _board.link_wait(2)
     raw = _board.i2c_read(EXPANDER, 0x01, 1)
-    if raw is not None and not raw[0] & HANG:
+    if raw is None:
+        continue
+    if raw[0] & HANG:
+        released = True
+    elif released:  # once, however long it is held
         while True:
             pass
-    if raw is not None and not raw[0] & FAIL:
+    if not raw[0] & FAIL:
         raise RuntimeError("asked to fail")
