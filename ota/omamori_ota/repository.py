@@ -230,9 +230,17 @@ class Repository:
             versions = {}
             if is_offline_included:
                 due.append(FIRMWARE)
+                self._renew_paths(current)
                 versions[TARGETS] = self._sign_versioned(current, TARGETS, current.targets)
                 current.snapshot.signed.meta[f"{TARGETS}.json"].version = versions[TARGETS]
             return Published(versions=versions | self.sign_delegated(current, due))
+
+    @staticmethod
+    def _renew_paths(current: Current) -> None:
+        """Let the delegations be for the table's paths; a repository may be older than the table."""
+        delegations = current.targets.signed.delegations
+        for name, role in (delegations.roles if delegations and delegations.roles else {}).items():
+            role.paths = list(ROLES[name].paths)
 
     def status(self) -> RepositoryStatus:
         """Return what clients see.

@@ -49,7 +49,7 @@ _ALL = (
         keys=("firmware1", "firmware2"),
         threshold=2,
         lifetime=timedelta(days=90),
-        paths=("firmware/*/*",),
+        paths=("firmware/*/*/*",),  # board, version, file
     ),
     RolePolicy(name=FEED, keys=("feed",), threshold=1, lifetime=timedelta(days=7), paths=("feed/*/*",), is_online=True),
     RolePolicy(name=SNAPSHOT, keys=("snapshot",), threshold=1, lifetime=timedelta(days=7), is_online=True),

@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from omamori_protocol.firmware_release import MAX_BUNDLE_BYTES, compatible
 from omamori_protocol.hash_tree import BLOCK_BYTES, hash_tree
 
 from .artifacts import BOOT, ROOT, VERITY, Artifacts, sha256_file
+from .layout import MappedFile
 from .programs import Programs
 from .signing import BundleSigner
 
@@ -39,6 +41,7 @@ path={trust}
 use-bundle-signing-time=true
 check-purpose=codesign
 """
+_TREE = re.compile(rb"verity-salt=([0-9a-f]{64})\nverity-size=([0-9]{1,10})\n")
 _MAX_CMS_BYTES = 64 * 1024  # RAUC's own bound
 _CHUNK = 1024 * 1024
 # No compression, so that a small change stays a small change; no fragments and no duplicates, so that a file lies in
@@ -68,6 +71,30 @@ class Bundle:
     payload_sha256: str
     tree_offset: int
     tree_salt: bytes
+
+    @staticmethod
+    def read(path: Path) -> Bundle:
+        """Return what a bundle of ours says of itself; its signature is not looked at.
+
+        Raises:
+            SetupError: It is no bundle.
+        """
+        with MappedFile(path) as data:
+            end = len(data) - 8
+            message_length = int.from_bytes(data[max(end, 0) :], "big")
+            begin = end - message_length
+            found = _TREE.search(data[max(begin, 0) : max(end, 0)]) if message_length <= _MAX_CMS_BYTES else None
+            if found is None or begin < int(found[2]):
+                raise SetupError(f"{path} is not a bundle", hint="make it again: omamori-ota bundle")
+            return Bundle(
+                path=path,
+                length=len(data),
+                sha256=hashlib.sha256(data).hexdigest(),
+                payload_length=begin,
+                payload_sha256=hashlib.sha256(memoryview(data)[:begin]).hexdigest(),
+                tree_offset=begin - int(found[2]),
+                tree_salt=bytes.fromhex(found[1].decode()),
+            )
 
 
 def make_bundle(image: Artifacts, target: Path, signer: BundleSigner, programs: Programs) -> Bundle:

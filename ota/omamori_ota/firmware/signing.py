@@ -114,11 +114,11 @@ class BundleSigner:
             environment: dict[str, str] = {}
             if isinstance(self._key.key, Path):
                 options = [key_option, str(self._key.key.resolve())]
-                binds = (self._key.key.resolve().parent,)
+                binds = [self._key.key.resolve().parent]
             else:
                 options = ["-engine", "pkcs11", "-keyform", "engine", key_option, self._key.key]
                 environment["PKCS11_MODULE_PATH"] = str(self._key.module)
-                binds = ()
+                binds = []
             place = ["-in", str(folder / "content")] if line[0] == "cms" else [str(folder / "content")]
             command = ["openssl", *line, *options, *place]
             return self._programs.run(command, binds=[folder, *self._binds, *binds], env=environment)
@@ -144,11 +144,11 @@ def open_envelope(data: bytes, certificate: x509.Certificate) -> Any:
         body = json.loads(data)
         statement = base64.b64decode(body["payload"], validate=True)
         signatures = [base64.b64decode(item["sig"], validate=True) for item in body["signatures"][:8]]
-        if body["payloadType"] != STATEMENT_TYPE:
-            raise ValueError(body["payloadType"])
-        value = json.loads(statement)
+        kind, value = body["payloadType"], json.loads(statement)
     except (ValueError, KeyError, TypeError, RecursionError) as err:
         raise RejectedError("not a signed statement") from err
+    if kind != STATEMENT_TYPE:
+        raise RejectedError("not a signed statement")
     if not any(_is_signed(certificate, signature, _pae(statement)) for signature in signatures):
         raise RejectedError("the statement is not signed by the bundle key")
     return value
