@@ -32,7 +32,7 @@ ALLOWED = {
 }
 
 # What the box carries may import these and the standard library, nothing else.
-DEVICE_LIBRARIES = {"cbor2", "cryptography", "paho", "tuf", "securesystemslib", "urllib3"}
+DEVICE_LIBRARIES = {"backports", "cbor2", "cryptography", "paho", "tuf", "securesystemslib", "urllib3"}
 PROTOCOL_LIBRARIES = {"cbor2", "cryptography"}
 
 
