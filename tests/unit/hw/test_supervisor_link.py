@@ -1,0 +1,320 @@
+"""The box's end of the link and the board abilities, against the supervisor's own rules in this process."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omamori_hw.board import parse_board
+from omamori_hw.errors import BadMessageError, HardwareError, LinkLostError, NoAnswerError, RefusedError
+from omamori_hw.supervisor import messages
+from omamori_hw.supervisor.abilities import SupervisedWatchdog, board_abilities
+from omamori_hw.supervisor.frames import encode
+from omamori_hw.supervisor.line import Line, open_line
+from omamori_hw.supervisor.link import MAX_EVENTS, LinkConfig, SupervisorLink
+from omamori_hw.supervisor.messages import BoxState, EventKind, Kind, PowerKind, Reason, Show, State
+from omamori_hw.supervisor.telemetry import Measurement, resolve
+from omamori_protocol import cbor
+
+HW = Path(__file__).resolve().parents[3] / "hw"
+BOARD = (HW / "boards" / "x86_64-uefi" / "board.toml").read_text()
+CHIP = '\n[supervisor]\ndevice = "/dev/ttyS2"\nlease_ms = 150\nboot_s = 600\nsilence_s = 30\nresets = 3\n'
+
+
+def wait_for(what: str, condition: Callable[[], object], timeout_s: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.005)
+
+
+class Chip:
+    """The microcontroller's rules and codec, from its own modules, behind one end of a socket."""
+
+    def __init__(self) -> None:
+        sys.path.insert(0, str(HW / "supervisor" / "lib"))
+        try:
+            names = ("frames", "keeper", "messages")
+            parts: list[Any] = [importlib.import_module(f"supervisor.{name}") for name in names]
+        finally:
+            sys.path.pop(0)
+        self._frames, keeper, self.words = parts
+        self.keeper = keeper.Keeper()
+        self.decoder = self._frames.Decoder()
+        self.keeper.start(0, through=False, kept=None, how=0)
+        self.pack = b"\x80"
+        self.deaf = False
+        self.moves: list[bool] = []
+        self._ours: socket.socket | None = None
+        self._stop = threading.Event()
+        self._begin = time.monotonic()
+        self._sequence = 0
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def now(self) -> int:
+        return int((time.monotonic() - self._begin) * 1000)
+
+    def open(self, _path: Path) -> Line:
+        ours, theirs = socket.socketpair()
+        ours.settimeout(0.005)
+        self._ours = ours
+        return Line(theirs.detach())
+
+    def unplug(self) -> None:
+        ours, self._ours = self._ours, None
+        assert ours is not None
+        ours.close()
+
+    def send(self, data: bytes) -> None:
+        if self._ours is not None:
+            self._ours.sendall(data)
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        if self._ours is not None:
+            self._ours.close()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            ours = self._ours
+            if ours is None:
+                time.sleep(0.005)
+                continue
+            try:
+                self._step(ours)
+            except OSError:
+                time.sleep(0.005)
+
+    def _step(self, ours: socket.socket) -> None:
+        try:
+            data = ours.recv(4096)
+        except TimeoutError:
+            data = b""
+        for body in self.decoder.feed(data) if not self.deaf else ():
+            kind, values = self.words.parse(body)
+            if kind == self.words.QUERY and values[0] == self.words.ASK_STATUS:
+                self.keeper.outbox.append(self.keeper.status(self.now(), self.decoder, 0, 1))
+            elif kind == self.words.QUERY:
+                self.keeper.outbox.append(self.words.build(self.words.TELEMETRY, self.pack))
+            else:
+                self.keeper.message(self.now(), kind, values)
+        self.keeper.tick(self.now())
+        if not self.moves or self.moves[-1] != self.keeper.through:
+            self.moves.append(self.keeper.through)
+        while self.keeper.outbox:
+            self._sequence += 1
+            ours.sendall(self._frames.encode(self._sequence, self.keeper.outbox.pop(0)))
+
+
+@pytest.fixture
+def chip() -> Iterator[Chip]:
+    made = Chip()
+    yield made
+    made.close()
+    for name in [name for name in sys.modules if name.split(".")[0] == "supervisor"]:
+        sys.modules.pop(name)
+
+
+@pytest.fixture
+def link(chip: Chip) -> Iterator[SupervisorLink]:
+    config = LinkConfig(Path("/dev/null"), "1.2.3", lease_ms=2000, answer_s=20.0, resend_s=0.05, reopen_s=0.05)
+    made = SupervisorLink(config, open_=chip.open)
+    made.start()
+    wait_for("the supervisor's first word", lambda: made.welcome)
+    yield made
+    made.stop()
+
+
+def test_the_wire_goes_through_a_box_that_says_it_forwards(chip: Chip, link: SupervisorLink) -> None:
+    assert link.is_up
+    assert not link.status().through
+    link.say(BoxState.FORWARDING)
+    wait_for("the wire", lambda: link.status().through)
+    assert link.status().state is State.PROTECTING
+    link.announce(Reason.UPDATE, 60)
+    assert link.status().state is State.UPDATING
+    assert chip.moves == [False, True, False]
+    assert (EventKind.WIRE, 1) in link.take_events()
+    assert link.take_events() == []
+
+
+def test_a_request_is_repeated_until_it_is_answered_and_done_once(chip: Chip, link: SupervisorLink) -> None:
+    chip.deaf = True
+    timer = threading.Timer(0.3, setattr, [chip, "deaf", False])
+    timer.start()
+    link.reset_box()
+    timer.join()
+    assert len(chip.keeper._wishes) == 1
+    link.reset_box()
+    link.reset_box()
+    with pytest.raises(RefusedError) as caught:
+        link.reset_box()
+    assert caught.value.result == messages.Result.TOO_OFTEN
+
+
+def test_a_supervisor_that_does_not_answer(chip: Chip) -> None:
+    chip.deaf = True
+    link = SupervisorLink(LinkConfig(Path("/dev/null"), "1", answer_s=0.2, silent_s=0.1), open_=chip.open)
+    link.start()
+    try:
+        with pytest.raises(NoAnswerError):
+            link.status()
+        wait_for("the link to count as down", lambda: not link.is_up)
+    finally:
+        link.stop()
+
+
+def test_a_line_that_breaks_is_opened_again(chip: Chip, link: SupervisorLink) -> None:
+    for _ in range(3):
+        chip.unplug()
+        wait_for("the line", lambda: chip._ours is not None)
+        assert link.status().state is State.STARTING
+
+
+def test_a_line_that_is_not_there_is_tried_again() -> None:
+    tried = []
+
+    def open_(path: Path) -> Line:
+        tried.append(path)
+        raise LinkLostError("not there")
+
+    link = SupervisorLink(LinkConfig(Path("/dev/ttyS9"), "1", reopen_s=0.01), open_=open_)
+    link.start()
+    wait_for("three attempts", lambda: len(tried) >= 3)
+    link.stop()
+    assert not link.is_up
+
+
+def test_what_is_no_message_is_counted_and_ignored(chip: Chip, link: SupervisorLink) -> None:
+    chip.send(b"\0\xff\0" + encode(60_000, cbor.encode({0: 99})) + encode(60_001, b"\xff"))
+    wait_for("the count", lambda: link.unknown == 2)
+    assert link.decoder.counters.damaged == 1
+    assert link.status().state is State.STARTING
+
+
+def test_events_beyond_the_bound_push_out_the_oldest(chip: Chip, link: SupervisorLink) -> None:
+    for number in range(MAX_EVENTS + 1):
+        chip.send(encode(50_000 + number, messages.build(Kind.EVENT, EventKind.WARNED, number)))
+    wait_for("the last event", lambda: link._events and link._events[-1][1] == MAX_EVENTS)
+    assert [value for _, value in link.take_events()] == list(range(1, MAX_EVENTS + 1))
+
+
+def test_the_abilities_of_a_board_with_a_supervisor(chip: Chip, link: SupervisorLink) -> None:
+    found = board_abilities(parse_board((BOARD + CHIP).encode()), link)
+    assert found.relay
+    assert found.watchdog
+    assert found.leds
+    assert found.power
+    assert found.relay.is_bypassing()
+    found.watchdog.feed()
+    wait_for("the wire", lambda: not found.relay.is_bypassing())
+    found.relay.set_bypass(bypass=True)
+    assert found.relay.is_bypassing()
+    found.relay.set_bypass(bypass=False)
+    wait_for("the wire", lambda: not found.relay.is_bypassing())
+    found.leds.show("update-done", lit=True)
+    assert chip.keeper.result == Show.UPDATE_DONE
+    with pytest.raises(HardwareError):
+        found.leds.show("disco", lit=True)
+    event = found.power.last_event()
+    assert event is not None
+    assert (event.kind, event.serial) == (PowerKind.COLD.name.lower(), 1)
+    found.power.announce_restart(quiet_s=60, update=False)
+    assert found.relay.is_bypassing()
+    assert found.watchdog.timeout_s() == 5
+
+
+def test_a_watchdog_that_is_not_fed_gives_up_the_wire(chip: Chip, link: SupervisorLink) -> None:
+    watchdog = SupervisedWatchdog(link, timeout_s=1)
+
+    def through_while_fed() -> bool:
+        watchdog.feed()
+        return link.status().through
+
+    wait_for("the wire", through_while_fed)
+    wait_for("the wire past the box", lambda: not link.status().through)
+    watchdog.close()
+
+
+def test_the_abilities_of_a_board_without_one(tmp_path: Path) -> None:
+    board = parse_board(BOARD.encode())
+    bare = board_abilities(board, None, leds=tmp_path)
+    assert (bare.relay, bare.watchdog, bare.leds, bare.power) == (None, None, None, None)
+    lamp = tmp_path / "power"
+    lamp.mkdir()
+    (lamp / "brightness").write_text("0")
+    (lamp / "max_brightness").write_text("255\n")
+    leds = board_abilities(board, None, leds=tmp_path).leds
+    assert leds is not None
+    assert leds.names() == ("power",)
+    leds.show("power", lit=True)
+    assert (lamp / "brightness").read_text() == "255"
+    leds.show("power", lit=False)
+    assert (lamp / "brightness").read_text() == "0"
+    with pytest.raises(HardwareError):
+        leds.show("../power", lit=True)
+    with pytest.raises(HardwareError):
+        board_abilities(parse_board((BOARD + CHIP).encode()), None)
+
+
+def test_a_line_must_be_one(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for name in ("file", "absent"):
+        with pytest.raises(LinkLostError):
+            open_line(tmp_path / name)
+
+
+def test_a_pseudo_terminal_carries_every_byte() -> None:
+    ours, theirs = os.openpty()
+    every = bytes(range(256))
+    with open_line(Path(os.ttyname(theirs))) as line, Line(ours) as other:
+        line.write(every)
+        came = b""
+        while len(came) < 256:
+            came += other.read(5.0)
+        other.write(every)
+        back = b""
+        while len(back) < 256:
+            back += line.read(5.0)
+        assert came == back == every
+    os.close(theirs)
+
+
+def test_a_pack_of_measurements() -> None:
+    pack = [{-2: "supervisor", 0: "temp", 1: "Cel", 2: -3}, {0: "through", 4: True}]
+    assert resolve(cbor.encode(pack)) == {
+        "temp": Measurement("temp", "Cel", -3),
+        "through": Measurement("through", "", True),
+    }
+    assert resolve(cbor.encode([{-5: 10, -4: "V", 0: "a", 2: 1}]))["a"] == Measurement("a", "V", 11)
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [
+        {},
+        [1],
+        [{2: 1}],
+        [{0: "a"}],
+        [{0: "a", 2: 1, 4: True}],
+        [{0: "a", 2: True}],
+        [{0: "a", 3: "text"}],
+        [{0: "a", 2: 1}, {0: "a", 2: 2}],
+        [{0: 1, 2: 1}],
+        [{-16: 1, 0: "a", 2: 1}],
+    ],
+)
+def test_a_pack_that_the_supervisor_does_not_send_is_refused(pack: object) -> None:
+    with pytest.raises(BadMessageError):
+        resolve(cbor.encode(pack))
