@@ -22,6 +22,7 @@ from . import announcement, factory, keys, packs, pki
 from .broker import BrokerAddress, publish
 from .candidate import Candidate
 from .cli_candidate import CandidateCommands, add_candidate_commands
+from .cli_firmware import add_firmware_commands
 from .clock import parse_duration, system_clock
 from .enrolment_server import ServerLimits
 from .enrolment_service import ServiceConfig, parse_listen, serve
@@ -321,8 +322,8 @@ def _add_pki(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--replace", action="store_true", help="replace OUT, to renew a certificate (with a new key)")
 
 
-def _add_repository_commands(commands: _Commands) -> None:
-    group = commands.add_parser("keys", help="make the operator's keys").add_subparsers(
+def _add_repository_commands(commands: _Commands) -> _Commands:
+    keys_group = group = commands.add_parser("keys", help="make the operator's keys").add_subparsers(
         metavar="COMMAND", required=True
     )
     command = group.add_parser("init", help="make a new key directory (development keys)")
@@ -374,6 +375,7 @@ def _add_repository_commands(commands: _Commands) -> None:
     command = commands.add_parser("status", help="show roles, versions, expiries and published packs")
     _add_repository(command)
     command.set_defaults(run=_status)
+    return keys_group
 
 
 def _add_identity_commands(commands: _Commands) -> None:
@@ -458,7 +460,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser; each command's function stands in `run`."""
     parser = argparse.ArgumentParser(prog="omamori-ota", description="Keys, repository and identities of Omamori.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    _add_repository_commands(commands)
+    add_firmware_commands(commands, _add_repository_commands(commands))
     add_candidate_commands(commands, CandidateCommands(_repository, _broker), _add_candidate)
     _add_identity_commands(commands)
     _add_box_commands(commands)

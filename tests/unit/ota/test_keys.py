@@ -78,7 +78,7 @@ def test_root_needs_two_of_three_and_is_signed(key_directory: KeyDirectory) -> N
 def test_roles_share_no_key_and_delegations_share_no_path() -> None:
     assert len(set(KEY_NAMES)) == len(KEY_NAMES)
     assert set(TOP_LEVEL) | set(DELEGATED) == set(ROLES)
-    assert ROLES[FIRMWARE].paths == ("firmware/*/*",)
+    assert ROLES[FIRMWARE].paths == ("firmware/*/*/*",)
     assert ROLES[FEED].paths == ("feed/*/*",)
     assert not any(ROLES[name].is_online for name in ("root", "targets", "firmware"))
 
