@@ -18,6 +18,9 @@ from .config import Paths, load_provision, load_release, load_slot
 from .desired.store import STATE_NAME
 from .errors import AgentError
 from .files import read_bounded
+from .firmware.record import MAX_BYTES as MAX_RECORD_BYTES
+from .firmware.record import parse_record
+from .firmware.store import RECORD_NAME
 from .identity.store import CERTIFICATE_NAME, KEY_NAME
 from .spool import DATABASE_NAME
 
@@ -34,6 +37,7 @@ def box_report(paths: Paths) -> dict[str, Any]:
         "identity": _identity,
         "feed": _feed,
         "desired": _desired,
+        "firmware": _firmware,
         "spool": _spool,
     }
     report: dict[str, Any] = {}
@@ -96,6 +100,17 @@ def _desired(paths: Paths) -> dict[str, Any]:
     body = json.loads(read_bounded(paths.desired / STATE_NAME, _MAX_STATE_BYTES))
     refused = body["refused"]
     return {"version": int(body["floor"]), "refused": None if refused is None else str(refused["reason"])}
+
+
+def _firmware(paths: Paths) -> dict[str, Any]:
+    record = parse_record(read_bounded(paths.firmware / RECORD_NAME, MAX_RECORD_BYTES))
+    return {
+        "version": record.version or None,
+        "state": record.state.word,
+        "reason": record.reason.word,
+        "detail": record.detail or None,
+        "trials": record.trials,
+    }
 
 
 def _spool(paths: Paths) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from .record import MAX_BYTES, Record, parse_record
 
 logger = logging.getLogger(__name__)
 
+RECORD_NAME = "state.json"
 _MIB = 1024 * 1024
 
 
@@ -79,7 +80,7 @@ class FirmwareStore:
         except OSError as err:
             raise SetupError(f"firmware store: {err}", hint="is the data partition writable?") from err
         self._floor = load_floor(self.directory / "floor.json")
-        path = self.directory / "state.json"
+        path = self.directory / RECORD_NAME
         try:
             self._record = parse_record(read_bounded(path, MAX_BYTES))
         except FileNotFoundError:
@@ -97,7 +98,7 @@ class FirmwareStore:
         if record == self._record:
             return
         try:
-            write_atomic(self.directory / "state.json", record.to_json())
+            write_atomic(self.directory / RECORD_NAME, record.to_json())
         except OSError as err:
             raise TransientError(f"the update's state is not written: {err.strerror or err}") from err
         self._record = record

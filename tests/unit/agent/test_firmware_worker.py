@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from omamori_agent.firmware.machine import AttemptEnd
+from omamori_agent.report import box_report
 from omamori_protocol.desired import Metered
 from omamori_protocol.firmware_release import Importance
 from omamori_protocol.vocabulary import FirmwareReason, FirmwareState, Slot
@@ -68,6 +69,21 @@ def test_from_the_wish_to_the_commit(box: FirmwareBox) -> None:
     box.boot()
     box.steps(5)
     assert (box.state, box.slots.calls) == (S.COMMITTED, before)
+
+
+def test_status_tells_how_far_it_is(box: FirmwareBox) -> None:
+    assert "error" in box_report(box.paths)["firmware"]
+    box.release(source())
+    box.want(settings(window=TUESDAYS))
+    box.until(S.REBOOT_PENDING)
+    box.steps(2)
+    assert box_report(box.paths)["firmware"] == {
+        "version": "1.1.0",
+        "state": "reboot-pending",
+        "reason": "waits-for-window",
+        "detail": "the window opens 2026-09-22 01:00 UTC",
+        "trials": 0,
+    }
 
 
 def test_three_updates_in_a_row_and_never_back(box: FirmwareBox) -> None:
