@@ -9,6 +9,7 @@ stamp=$(cat tools/apt-packages.txt requirements/dev.lock pyproject.toml tools/se
 
 missing=
 for package in $(sed 's/#.*//' tools/apt-packages.txt); do
+  case $package in *=*) command -v "${package%%=*}" >/dev/null && continue; package=${package#*=} ;; esac
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing="$missing $package"
 done
 if [ -n "$missing" ]; then
