@@ -32,8 +32,10 @@ from .errors import SetupError, TransientError
 from .files import read_bounded, sync_directory, write_atomic
 from .ports import Clock, Cursor
 from .spool_database import SpoolDatabase, is_corruption
-from .spool_lanes import Lanes, Row
+from .spool_lanes import LANES, Lane, Lanes, Row
 from .spool_rescue import readable_events
+
+__all__ = ["LANES", "Lane", "Spool", "SpoolStatus", "SpoolUnavailableError", "SpooledEvent"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +48,6 @@ _ATTEMPTS = 2  # the second one is for the new database after a corrupt one
 _ROOM_FACTOR = 4  # how much more than a grave event needs is dropped for it: rows lie scattered over pages
 _ROOM_BYTES = 64 * 1024  # at least this much
 _RESCUE_BATCH = 200
-_STARS = {Severity.ONE: "★", Severity.TWO: "★★", Severity.THREE: "★★★"}
 
 
 class SpoolUnavailableError(TransientError):
@@ -63,10 +64,14 @@ class SpooledEvent:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SpoolStatus:
-    """How full the spool is, and what went wrong since the agent started; `events` are those that wait."""
+    """How full the spool is, and what went wrong since the agent started.
+
+    `events` were never acknowledged; those of `again` were, and are sent once more.
+    """
 
     boot: int
     events: int
+    again: int
     size_bytes: int
     lost: int
     failed_writes: int
@@ -159,8 +164,8 @@ class Spool:
         with self._lock:
             return self._cursors.get(name)
 
-    def read_after(self, lane: Severity, position: int, maximum: int) -> list[SpooledEvent]:
-        """Return up to `maximum` waiting events of a lane behind `position`, oldest first (0: from the start).
+    def read_after(self, lane: Lane, position: int, maximum: int) -> list[SpooledEvent]:
+        """Return up to `maximum` events of a lane behind `position`, oldest first (0: from the start).
 
         Raises:
             SpoolUnavailableError: The disk does not answer; try again later.
@@ -206,13 +211,13 @@ class Spool:
             logger.warning("%s; lost events are told later", err)
 
     def recall(self, positions: Iterable[int] | None = None) -> int:
-        """Let confirmed events wait again, as far as they are still there: the broker may have lost them.
+        """Put confirmed events on the lane `AGAIN`, as far as they are still there: the broker may have lost them.
 
         Args:
             positions: Which ones; all that are still there if None.
 
         Returns:
-            How many wait again.
+            How many there were.
 
         Raises:
             SpoolUnavailableError: Nothing changed; try again.
@@ -233,6 +238,7 @@ class Spool:
             return SpoolStatus(
                 boot=self._boot,
                 events=self._lanes.counts.events,
+                again=self._lanes.counts.again,
                 size_bytes=self._lanes.counts.size_bytes,
                 lost=self._lanes.counts.lost_in_all,
                 failed_writes=self._failed_in_all,
@@ -346,7 +352,7 @@ class Spool:
             corrupt = f"spool was damaged; {self._rescued} waiting events could be read, others are lost"
         notices = {
             **{
-                f"spool was full; {_STARS[lane]} events lost": n
+                f"spool was full; {'★' * lane} events lost": n
                 for lane, n in self._lanes.counts.lost.items()
                 if has_room
             },

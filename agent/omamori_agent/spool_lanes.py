@@ -3,7 +3,8 @@
 Works inside a transaction of its caller and keeps the counts that belong to it. The rules:
 
 * Within a lane events keep their order. A lane does not wait for another one.
-* A confirmed event is no longer waiting but stays for a while: a broker that loses its memory gets it again.
+* A confirmed event is no longer waiting but stays for a while: a broker that loses its memory gets it again, on a lane
+  of its own behind all others, for most of it the cloud has long had.
 * When the bounds are reached, confirmed events go first, then the oldest of the lowest lane. Three stars go only when
   the disk has nothing left.
 * A body that is not what was stored (its check sum says so) is dropped and counted, never sent.
@@ -15,13 +16,27 @@ import dataclasses
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterable
+from enum import IntEnum
 
 from omamori_protocol.vocabulary import Severity
 
 from .config import SpoolLimits
 
-LANES = (Severity.THREE, Severity.TWO, Severity.ONE)  # in the order of sending
-_DROPPABLE = (Severity.ONE, Severity.TWO)
+
+class Lane(IntEnum):
+    """What waits, by severity, and what is sent once more."""
+
+    AGAIN = 0
+    ONE = Severity.ONE
+    TWO = Severity.TWO
+    THREE = Severity.THREE
+
+
+LANES = (Lane.THREE, Lane.TWO, Lane.ONE, Lane.AGAIN)  # in the order of sending
+_BY_SEVERITY = (Lane.THREE, Lane.TWO, Lane.ONE)
+_DROPPABLE = (Lane.ONE, Lane.TWO)
+# Values of the column `confirmed`.
+_WAITING, _CONFIRMED, _AGAIN = 0, 1, 2
 _NO_CHECK_SUM = -1  # stored by a firmware that had none
 _STEP = 64  # rows looked at in one go
 
@@ -44,11 +59,10 @@ class Counts:
 
     events: int = 0  # waiting
     size_bytes: int = 0  # of their bodies
+    again: int = 0  # of the confirmed ones, those that are sent once more
     confirmed: int = 0
     confirmed_bytes: int = 0
-    lost: dict[Severity, int] = dataclasses.field(
-        default_factory=dict
-    )  # dropped and not told yet; also in the database
+    lost: dict[Lane, int] = dataclasses.field(default_factory=dict)  # dropped and not told yet; also in the database
     lost_in_all: int = 0
     damaged: int = 0  # dropped for their check sum, not told yet
 
@@ -72,21 +86,22 @@ class Lanes:
 
     def load(self, connection: sqlite3.Connection) -> None:
         """Count what the database holds; what belongs to no lane is damage and goes."""
-        strays = connection.execute("DELETE FROM event WHERE severity NOT IN (1, 2, 3) OR confirmed NOT IN (0, 1)")
+        strays = connection.execute("DELETE FROM event WHERE severity NOT IN (1, 2, 3) OR confirmed NOT IN (0, 1, 2)")
         self.counts.damaged += strays.rowcount
         query = "SELECT confirmed, count(*), coalesce(sum(length(body)), 0) FROM event GROUP BY confirmed"
         rows = {int(confirmed): (events, size) for confirmed, events, size in connection.execute(query)}
         numbers = dict(connection.execute("SELECT name, value FROM number"))
-        events, size_bytes = rows.get(0, (0, 0))
-        confirmed, confirmed_bytes = rows.get(1, (0, 0))
-        lost = {lane: numbers[name] for lane in LANES if numbers.get(name := _lost_name(lane))}
+        events, size_bytes = rows.get(_WAITING, (0, 0))
+        confirmed, confirmed_bytes = rows.get(_CONFIRMED, (0, 0))
+        again, again_bytes = rows.get(_AGAIN, (0, 0))
         self.counts = dataclasses.replace(
             self.counts,
             events=events,
             size_bytes=size_bytes,
-            confirmed=confirmed,
-            confirmed_bytes=confirmed_bytes,
-            lost=lost,
+            again=again,
+            confirmed=confirmed + again,
+            confirmed_bytes=confirmed_bytes + again_bytes,
+            lost={lane: numbers[name] for lane in _BY_SEVERITY if numbers.get(name := _lost_name(lane))},
         )
 
     def add(self, connection: sqlite3.Connection, rows: list[Row]) -> None:
@@ -97,14 +112,18 @@ class Lanes:
         self.counts.size_bytes += sum(len(body) for _lane, body in rows)
         self.trim(connection)
 
-    def read(self, connection: sqlite3.Connection, lane: Severity, after: int, maximum: int) -> list[tuple[int, bytes]]:
-        """Return position and body of up to `maximum` waiting events of `lane`; damaged ones are dropped on the way."""
-        query = (
-            "SELECT id, body, check_sum FROM event WHERE confirmed = 0 AND severity = ? AND id > ? ORDER BY id LIMIT ?"
-        )
+    def read(self, connection: sqlite3.Connection, lane: Lane, after: int, maximum: int) -> list[tuple[int, bytes]]:
+        """Return position and body of up to `maximum` events of `lane`; damaged ones are dropped on the way."""
+        columns = "SELECT id, severity, body, check_sum FROM event"
+        values: tuple[int, ...]
+        if lane is Lane.AGAIN:
+            query, values = f"{columns} WHERE confirmed = 2 AND id > ? ORDER BY id LIMIT ?", (after, maximum)
+        else:
+            query = f"{columns} WHERE confirmed = 0 AND severity = ? AND id > ? ORDER BY id LIMIT ?"
+            values = (int(lane), after, maximum)
         found: list[tuple[int, bytes]] = []
-        for position, body, stored in connection.execute(query, (int(lane), after, maximum)).fetchall():
-            if isinstance(body, bytes) and is_sound(lane, body, stored):
+        for position, severity, body, stored in connection.execute(query, values).fetchall():
+            if isinstance(body, bytes) and is_sound(severity, body, stored):
                 found.append((position, body))
             else:
                 self._delete(connection, position)
@@ -113,21 +132,30 @@ class Lanes:
 
     def confirm(self, connection: sqlite3.Connection, positions: Iterable[int]) -> None:
         """Take events out of their lanes; the newest of them stay for `recall`."""
-        statement = "UPDATE event SET confirmed = 1 WHERE id = ? AND confirmed = 0 RETURNING length(body)"
+        query = "SELECT confirmed, length(body) FROM event WHERE id = ?"
         for position in positions:
-            self._move(connection.execute(statement, (position,)).fetchall(), 1)
+            row = connection.execute(query, (position,)).fetchone()
+            if row is None or row[0] == _CONFIRMED:
+                continue
+            connection.execute("UPDATE event SET confirmed = 1 WHERE id = ?", (position,))
+            if row[0] == _AGAIN:
+                self.counts.again -= 1
+            else:
+                self.counts.events -= 1
+                self.counts.size_bytes -= row[1]
+                self.counts.confirmed += 1
+                self.counts.confirmed_bytes += row[1]
         self._drop_confirmed(connection, self._has_too_many_confirmed)
 
     def recall(self, connection: sqlite3.Connection, positions: Iterable[int] | None) -> int:
-        """Put confirmed events (None: all that stayed) back to their places; returns how many there were."""
+        """Put confirmed events (None: all that stayed) on the lane `AGAIN`; returns how many that were."""
         if positions is None:
-            statement = "UPDATE event SET confirmed = 0 WHERE confirmed = 1 RETURNING length(body)"
-            rows = connection.execute(statement).fetchall()
+            recalled = connection.execute("UPDATE event SET confirmed = 2 WHERE confirmed = 1").rowcount
         else:
-            statement = "UPDATE event SET confirmed = 0 WHERE id = ? AND confirmed = 1 RETURNING length(body)"
-            rows = [row for position in positions for row in connection.execute(statement, (position,)).fetchall()]
-        self._move(rows, -1)
-        return len(rows)
+            statement = "UPDATE event SET confirmed = 2 WHERE id = ? AND confirmed = 1"
+            recalled = sum(connection.execute(statement, (position,)).rowcount for position in positions)
+        self.counts.again += recalled
+        return recalled
 
     def trim(self, connection: sqlite3.Connection) -> None:
         """Drop until the bounds are kept."""
@@ -135,7 +163,7 @@ class Lanes:
         for lane in _DROPPABLE:
             self._drop(connection, lane, self._is_over_bounds)
         if self._is_over_bounds() and not self._disk_is_left():
-            self._drop(connection, Severity.THREE, self._is_over_bounds)
+            self._drop(connection, Lane.THREE, self._is_over_bounds)
 
     def make_room(self, connection: sqlite3.Connection, below: Severity, wanted_bytes: int) -> int:
         """Drop confirmed events, and as much as is wanted of the lanes below `below`; returns how many bytes."""
@@ -172,7 +200,7 @@ class Lanes:
         return self.counts.confirmed > self._limits.kept_events or self.counts.confirmed_bytes > self._limits.kept_bytes
 
     def _drop_confirmed(self, connection: sqlite3.Connection, is_too_much: Callable[[], bool]) -> None:
-        query = "SELECT id FROM event WHERE confirmed = 1 ORDER BY id LIMIT ?"
+        query = "SELECT id FROM event WHERE confirmed IN (1, 2) ORDER BY id LIMIT ?"
         while self.counts.confirmed and is_too_much():
             oldest = connection.execute(query, (_STEP,)).fetchall()
             if not oldest:
@@ -182,7 +210,7 @@ class Lanes:
                     return
                 self._delete(connection, position)
 
-    def _drop(self, connection: sqlite3.Connection, lane: Severity, is_too_much: Callable[[], bool]) -> None:
+    def _drop(self, connection: sqlite3.Connection, lane: Lane, is_too_much: Callable[[], bool]) -> None:
         query = "SELECT id FROM event WHERE confirmed = 0 AND severity = ? ORDER BY id LIMIT ?"
         dropped = 0
         while is_too_much():
@@ -203,24 +231,16 @@ class Lanes:
         statement = "DELETE FROM event WHERE id = ? RETURNING confirmed, length(body)"
         for confirmed, size in connection.execute(statement, (position,)).fetchall():
             if confirmed:
+                self.counts.again -= confirmed == _AGAIN
                 self.counts.confirmed -= 1
                 self.counts.confirmed_bytes -= size
             else:
                 self.counts.events -= 1
                 self.counts.size_bytes -= size
 
-    def _move(self, rows: list[tuple[int]], sign: int) -> None:
-        for (size,) in rows:
-            self.counts.events -= sign
-            self.counts.size_bytes -= sign * size
-            self.counts.confirmed += sign
-            self.counts.confirmed_bytes += sign * size
 
-
-def _lost_name(lane: Severity) -> str:
-    return (
-        "lost" if lane is Severity.ONE else f"lost-{lane.value}"
-    )  # the first one has the name of a time without lanes
+def _lost_name(lane: Lane) -> str:
+    return "lost" if lane is Lane.ONE else f"lost-{lane.value}"  # the first one has the name of a time without lanes
 
 
 def _write_number(connection: sqlite3.Connection, name: str, value: int) -> None:

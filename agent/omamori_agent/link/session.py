@@ -13,12 +13,12 @@ from omamori_agent.backoff import Backoff
 from omamori_agent.config import AgentConfig
 from omamori_agent.identity import Identity
 from omamori_agent.ports import Clock
-from omamori_agent.spool import Spool, SpoolUnavailableError
+from omamori_agent.spool import LANES, Lane, Spool, SpoolUnavailableError
 from omamori_agent.status import StatusBoard
 from omamori_protocol.errors import ProtocolError
 from omamori_protocol.messages import Event
 from omamori_protocol.topics import Leaf, device_topic, feed_announcement
-from omamori_protocol.vocabulary import Presence, Severity
+from omamori_protocol.vocabulary import Presence
 
 from .broker import Acknowledged, BrokerConnection, BrokerUnreachableError, Hello, Received, Waker
 from .doubt import Doubt
@@ -34,7 +34,6 @@ _SESSION_BYTES = 8
 _SPOOL_RETRY_S = 2.0
 _TELL_REFUSALS_S = 10.0
 _HEARTBEATS_UNTIL_STALE = 3  # a heartbeat that is delivered later tells nothing any more
-_LANES = (Severity.THREE, Severity.TWO, Severity.ONE)
 
 
 class LinkSession:
@@ -84,7 +83,7 @@ class LinkSession:
         self._id = secrets.token_bytes(_SESSION_BYTES)
         self._since_s = clock.now()
         self._window = self._make_window(1)
-        self._pace = Pace(0, 0.0, 0.0, self._limits)
+        self._paces: dict[bool, Pace] = {}  # of what waits, and of what is sent again
         self._backlog_end = 0  # position of the newest event that waited when we connected
         self._confirmable: list[int] = []
         self._refused = 0
@@ -178,15 +177,26 @@ class LinkSession:
     def _measure_backlog(self) -> None:
         """Find out how much waits and since when, for the pace."""
         self._backlog_end = self._spool.newest()
-        oldest_ms = []
-        for lane in _LANES:
-            for event in self._spool.read_after(lane, 0, 1):
-                try:
-                    oldest_ms.append(Event.decode(event.body).at_ms)
-                except ProtocolError:  # the cloud will say so
-                    continue
-        age_s = self._clock.now() - min(oldest_ms) / 1000 if oldest_ms else 0.0
-        self._pace = Pace(self._spool.status().events, age_s, self._clock.monotonic(), self._limits)
+        status = self._spool.status()
+        oldest_ms = {lane: self._oldest_ms(lane) for lane in LANES}
+        waiting_ms = [at_ms for lane, at_ms in oldest_ms.items() if at_ms is not None and lane is not Lane.AGAIN]
+        again_ms = oldest_ms[Lane.AGAIN]
+        self._paces = {
+            False: self._pace(status.events, min(waiting_ms, default=None)),
+            True: self._pace(status.again, again_ms),
+        }
+
+    def _oldest_ms(self, lane: Lane) -> int | None:
+        for event in self._spool.read_after(lane, 0, 1):
+            try:
+                return Event.decode(event.body).at_ms
+            except ProtocolError:  # the cloud will say so
+                logger.debug("an event of the spool is none")
+        return None
+
+    def _pace(self, backlog: int, oldest_ms: int | None) -> Pace:
+        age_s = 0.0 if oldest_ms is None else self._clock.now() - oldest_ms / 1000
+        return Pace(backlog, age_s, self._clock.monotonic(), self._limits)
 
     def _send_events(self, connection: BrokerConnection) -> None:
         now_s = self._clock.monotonic()
@@ -198,7 +208,7 @@ class LinkSession:
         # Before reading: an event put meanwhile must be looked for again.
         self._nothing_new = True
         try:
-            for lane in _LANES:
+            for lane in LANES:
                 room -= self._send_lane(connection, lane, room, now_s)
         except SpoolUnavailableError as err:
             self._spool_trouble(err)
@@ -206,15 +216,16 @@ class LinkSession:
         if room <= 0:
             self._nothing_new = False
 
-    def _send_lane(self, connection: BrokerConnection, lane: Severity, room: int, now_s: float) -> int:
+    def _send_lane(self, connection: BrokerConnection, lane: Lane, room: int, now_s: float) -> int:
         """Send what waits in a lane and may go; returns how many that were."""
         if room <= 0:
             return 0
         events = self._spool.read_after(lane, self._window.reached(lane), room)
         backlog = sum(event.position <= self._backlog_end for event in events)
-        if lane is not Severity.THREE and backlog:
-            allowed = self._pace.room(now_s, backlog)
-            self._pace.sent(allowed)
+        if lane is not Lane.THREE and backlog:
+            pace = self._paces[lane is Lane.AGAIN]
+            allowed = pace.room(now_s, backlog)
+            pace.sent(allowed)
             if allowed < backlog:
                 events = events[:allowed]  # a lane keeps its order: what is behind the backlog waits too
                 self._nothing_new = False
@@ -240,8 +251,9 @@ class LinkSession:
 
     def _poll_s(self) -> float:
         """Return how long to wait for the network at most: until a paced event may go."""
-        wait_s = self._pace.wait_s()
-        return _POLL_S if self._nothing_new or wait_s <= 0 else min(_POLL_S, wait_s)
+        if self._nothing_new:
+            return _POLL_S
+        return min([_POLL_S, *(wait_s for pace in self._paces.values() if (wait_s := pace.wait_s()) > 0)])
 
     def _event_answered(self, item: Acknowledged) -> None:
         position = self._window.answered(item.message_id, item.reason, self._clock.monotonic())

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 
 from omamori_agent.backoff import Backoff
-from omamori_protocol.vocabulary import Severity
+from omamori_agent.spool import Lane
 
 _SUCCESS = 0x00
 
@@ -40,10 +40,10 @@ class SendWindow:
         self._sent: dict[int, _Sent] = {}
         self._paused_until_s = 0.0
         self._rewind_at_s: float | None = None
-        self._reached: dict[Severity, int] = {}
+        self._reached: dict[Lane, int] = {}
         self._rewound = False
 
-    def reached(self, lane: Severity) -> int:
+    def reached(self, lane: Lane) -> int:
         """Return the position up to which `lane` has been sent on this connection."""
         return self._reached.get(lane, 0)
 
@@ -64,7 +64,7 @@ class SendWindow:
         rewound, self._rewound = self._rewound, False
         return rewound
 
-    def sent(self, message_id: int, lane: Severity, position: int, now_s: float) -> None:
+    def sent(self, message_id: int, lane: Lane, position: int, now_s: float) -> None:
         """Note that the event at `position` of `lane` went out as `message_id`."""
         self._sent[message_id] = _Sent(position, now_s)
         self._reached[lane] = max(self.reached(lane), position)

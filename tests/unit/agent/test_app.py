@@ -15,9 +15,9 @@ from omamori_agent import app, cli
 from omamori_agent.config import load_config
 from omamori_agent.notify import Notifier
 from omamori_agent.report import box_report
-from omamori_agent.spool import Spool
+from omamori_agent.spool import Lane, Spool
 from omamori_protocol.messages import Event
-from omamori_protocol.vocabulary import EventKind, Severity
+from omamori_protocol.vocabulary import EventKind
 from sim.box import CLAIM, DEVICE, make_box
 from sim.clock import ManualClock
 from sim.pki import Authority
@@ -50,7 +50,7 @@ def test_start_leaves_an_event_and_a_stop_is_clean_and_quick(box: Path) -> None:
     config = load_config(box)
     spool = Spool(config.paths.spool, config.spool, ManualClock())
     spool.open()
-    first = Event.decode(spool.read_after(Severity.ONE, 0, 1)[0].body)
+    first = Event.decode(spool.read_after(Lane.ONE, 0, 1)[0].body)
     spool.close()
     assert (first.kind, first.boot, first.seq) == (EventKind.SYSTEM, 1, 1)
     assert first.text == "agent started: firmware 2026.11.1 dev, slot A"

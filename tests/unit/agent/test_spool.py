@@ -13,7 +13,7 @@ import pytest
 from omamori_agent.config import SpoolLimits
 from omamori_agent.errors import SetupError, TransientError
 from omamori_agent.ports import Cursor
-from omamori_agent.spool import BOOT_NAME, DATABASE_NAME, Spool, SpooledEvent, SpoolUnavailableError
+from omamori_agent.spool import BOOT_NAME, DATABASE_NAME, Lane, Spool, SpooledEvent, SpoolUnavailableError
 from omamori_agent.spool_database import RESERVE_NAME
 from omamori_protocol.errors import ProtocolError
 from omamori_protocol.messages import Event
@@ -35,7 +35,7 @@ def open_spool(directory: Path, **limits: float) -> Spool:
 
 def waiting(spool: Spool, maximum: int = 1000) -> list[SpooledEvent]:
     """All lanes in the order of putting, unlike the link, which takes the gravest first."""
-    return sorted((item for lane in Severity for item in spool.read_after(lane, 0, maximum)), key=lambda e: e.position)
+    return sorted((item for lane in Lane for item in spool.read_after(lane, 0, maximum)), key=lambda e: e.position)
 
 
 def contents(spool: Spool) -> list[Event]:
@@ -62,15 +62,15 @@ def test_events_come_back_in_order_with_numbers(tmp_path: Path) -> None:
     spool.put([event("a"), event("b", Severity.THREE)])
     spool.put([event("c")])
     assert [(item.rule, item.boot, item.seq) for item in contents(spool)] == [("a", 1, 1), ("b", 1, 2), ("c", 1, 3)]
-    first = spool.read_after(Severity.ONE, 0, 1)
-    assert [Event.decode(item.body).rule for item in spool.read_after(Severity.ONE, first[-1].position, 5)] == ["c"]
-    assert [Event.decode(item.body).rule for item in spool.read_after(Severity.THREE, 0, 5)] == ["b"]
+    first = spool.read_after(Lane.ONE, 0, 1)
+    assert [Event.decode(item.body).rule for item in spool.read_after(Lane.ONE, first[-1].position, 5)] == ["c"]
+    assert [Event.decode(item.body).rule for item in spool.read_after(Lane.THREE, 0, 5)] == ["b"]
 
 
 def test_removed_events_are_gone_after_a_restart(tmp_path: Path) -> None:
     spool = open_spool(tmp_path)
     spool.put([event("a"), event("b"), event("c")])
-    spool.confirm([item.position for item in spool.read_after(Severity.ONE, 0, 2)] + [99999])
+    spool.confirm([item.position for item in spool.read_after(Lane.ONE, 0, 2)] + [99999])
     spool.close()
     again = open_spool(tmp_path)
     assert rules(again) == ["c"]
@@ -194,7 +194,7 @@ def test_loss_is_told_once_when_there_is_room_again_even_after_a_restart(tmp_pat
     assert notices(spool) == []
     spool.close()
     spool = open_spool(tmp_path, max_events=10)
-    spool.confirm([item.position for item in spool.read_after(Severity.ONE, 0, 5)])
+    spool.confirm([item.position for item in spool.read_after(Lane.ONE, 0, 5)])
     assert notices(spool) == [("spool was full; ★ events lost", 3)]
     spool.put([event("more")])
     assert len(notices(spool)) == 1

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from omamori_agent.spool import DATABASE_NAME
+from omamori_agent.spool import DATABASE_NAME, Lane
 from omamori_protocol.vocabulary import Severity
 
 from .test_spool import contents, event, notices, open_spool, rules, waiting
@@ -48,8 +48,23 @@ def test_confirmed_events_come_back_when_the_broker_forgot_them(tmp_path: Path) 
     spool = open_spool(tmp_path)
     assert spool.recall() == 3
     assert [(item.rule, item.boot, item.seq) for item in contents(spool)] == [("a", 1, 1), ("b", 1, 2), ("c", 1, 3)]
-    assert spool.status().events == 3
+    assert (spool.status().events, spool.status().again) == (0, 3)
     assert spool.recall() == 0
+    spool.confirm([item.position for item in waiting(spool)])
+    assert (spool.status().again, spool.recall()) == (0, 3)
+
+
+def test_what_is_sent_again_has_a_lane_of_its_own_even_after_a_restart(tmp_path: Path) -> None:
+    spool = open_spool(tmp_path)
+    spool.put([event("a", Severity.THREE)])
+    spool.confirm([item.position for item in waiting(spool)])
+    spool.recall()
+    spool.put([event("b", Severity.THREE)])
+    spool.close()
+    spool = open_spool(tmp_path)
+    assert [item.position for item in spool.read_after(Lane.AGAIN, 0, 5)] == [1]
+    assert [item.position for item in spool.read_after(Lane.THREE, 0, 5)] == [2]
+    assert (spool.status().events, spool.status().again) == (1, 1)
 
 
 def test_some_of_the_confirmed_events_come_back(tmp_path: Path) -> None:

@@ -2,11 +2,11 @@
 
 from omamori_agent.backoff import Backoff
 from omamori_agent.link.window import SendWindow
-from omamori_protocol.vocabulary import Severity
+from omamori_agent.spool import Lane
 
 NO_SUBSCRIBERS, NOT_AUTHORISED, QUOTA = 0x10, 0x87, 0x97
 AGAIN_S = 2.0
-LANE = Severity.TWO
+LANE = Lane.TWO
 
 
 def window(size: int = 3) -> SendWindow:
