@@ -43,15 +43,9 @@ ALWAYS = FirmwareWindow(days=127, start_min=0, length_min=1440, zone="UTC")
 # The sim's clock stands at 2026-09-21T20:26:40Z, a Monday: Tuesdays only is "not now".
 TUESDAYS = FirmwareWindow(days=2, start_min=60, length_min=60, zone="UTC")
 WELL = Health(forwards=True, inspects=True, canary=True, data_is_writable=True, has_identity=True, is_connected=True)
-LIMITS = FirmwareLimits(
-    batch_bytes=200_000,
-    reserve_bytes=0,
-    read_timeout_s=1.0,
-    connect_timeout_s=2.0,
-    request_s=1.0,
-    min_bytes_per_s=256 * 1024,
-    install_poll_s=0.01,
-)
+LIMITS = FirmwareLimits(batch_bytes=200_000, reserve_bytes=0, install_poll_s=0.01)
+# For servers that are meant to be too slow; whoever is meant to be fast enough gets the product's patience.
+IMPATIENT = dataclasses.replace(LIMITS, read_timeout_s=0.5, request_s=0.3, min_bytes_per_s=2**20)
 
 
 def settings(version: str = "1.1.0", **changes: Any) -> FirmwareSettings:

@@ -27,7 +27,7 @@ from omamori_protocol.hash_tree import hash_tree
 from omamori_protocol.segments import MIB, Reference, ReferenceSource, Segment, SegmentIndex, TreePart
 from omamori_protocol.vocabulary import FirmwareReason
 from sim.box import box_config
-from sim.firmware_box import LIMITS, NEVER, apply_here
+from sim.firmware_box import IMPATIENT, LIMITS, NEVER, apply_here
 from sim.firmware_release import ReleaseSource, noise
 from sim.repository import FileServer, answer, answer_range, drip, endless, status
 
@@ -194,9 +194,12 @@ def test_server_that_answers_another_range(net: Fetching, lies: dict[str, str]) 
 )
 def test_server_that_misbehaves(net: Fetching, behaviour: Any, text: str) -> None:
     net.behave(behaviour)
+    net.limits = IMPATIENT if "slow" in text else LIMITS
+    net.restart()
     with pytest.raises(UpdateWaitsError, match=text):
         net.obtain()
     net.behave(None)
+    net.limits = LIMITS
     net.restart()
     net.obtain()
     assert net.store.bundle.read_bytes() == BUNDLE
@@ -214,9 +217,13 @@ def test_server_that_stalls(net: Fetching) -> None:
         handler.server.owner.stopping.wait(30)  # type: ignore[attr-defined]
 
     net.behave(stall)
+    net.limits = dataclasses.replace(IMPATIENT, read_timeout_s=3.0, request_s=3.0)  # those 1000 bytes do arrive
+    net.restart()
     with pytest.raises(UpdateWaitsError, match="too slow"):
         net.obtain()
     net.behave(None)
+    net.limits = LIMITS
+    net.restart()
     net.obtain()
     assert net.server.ranges[0].startswith("bytes=1000-")
     assert net.store.bundle.read_bytes() == BUNDLE
