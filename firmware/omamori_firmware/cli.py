@@ -89,6 +89,8 @@ def _supervisor(options: argparse.Namespace) -> int:
         built = supervisor.build_supervisor(tree, Cache(default_directory()), stage.note)
         stage.cached = built.cached
         manifest = supervisor.publish(built, out.resolve())
+        if built.drift:
+            reporter.warn(f"{len(built.drift)} packages are not the locked ones; renew them: omamori-image lock")
     if options.json:
         print(json.dumps({"out": str(out.resolve()), **manifest}, sort_keys=True))
     else:

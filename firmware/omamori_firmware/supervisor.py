@@ -18,6 +18,7 @@ from omamori_firmware import mirrors
 from omamori_firmware.cache import Cache
 from omamori_firmware.errors import SetupError
 from omamori_firmware.files import sha256_file, sha256_tree
+from omamori_firmware.lockfile import compare, load_lock
 from omamori_firmware.recipe import SourceTree
 from omamori_firmware.run import require, run
 from omamori_firmware.tools import ToolsTree, obtain_tools
@@ -41,11 +42,13 @@ class SupervisorFirmware:
     Attributes:
         directory: Where the files lie.
         tools: The tree that made them and that can run them.
+        drift: How the tree's packages differ from the locked ones, one line each.
         cached: Nothing had to be built.
     """
 
     directory: Path
     tools: ToolsTree
+    drift: tuple[str, ...]
     cached: bool
 
     @property
@@ -76,6 +79,7 @@ def build_supervisor(
     """
     note("tree with compiler and emulator")
     tools, _ = obtain_tools(tree, cache, source_date_epoch=_EPOCH, note=note, name=TREE)
+    drift = tuple(compare(load_lock(tree.lock(TREE)) or (), tools.packages))
     note(f"source package {_PACKAGE} {_VERSION}")
     source = cache.obtain(
         "micropython", {"dsc": _DSC_SHA256, "tree": tools.key}, lambda out: _source(out, tools, cache)
@@ -96,9 +100,9 @@ def build_supervisor(
 
     if into is not None:
         build(into)
-        return SupervisorFirmware(into, tools, cached=False)
+        return SupervisorFirmware(into, tools, drift, cached=False)
     cached = cache.find("supervisor", inputs) is not None
-    return SupervisorFirmware(cache.obtain("supervisor", inputs, build), tools, cached)
+    return SupervisorFirmware(cache.obtain("supervisor", inputs, build), tools, drift, cached)
 
 
 def obtain_test_runtime(tree: SourceTree, cache: Cache) -> tuple[Path, Path]:
@@ -128,7 +132,8 @@ def publish(firmware: SupervisorFirmware, out: Path) -> dict[str, object]:
     """Copy a build to a directory and describe it there in `manifest.json`.
 
     Returns:
-        What the manifest says: file name to size and SHA-256, and the MicroPython version.
+        What the manifest says: file name to size and SHA-256, the MicroPython version, and how the packages of the
+        tree that made it differ from the locked ones (docs/adr/0003).
     """
     out.mkdir(parents=True, exist_ok=True)
     files: dict[str, object] = {}
@@ -136,7 +141,12 @@ def publish(firmware: SupervisorFirmware, out: Path) -> dict[str, object]:
         copy = out / name
         shutil.copyfile(firmware.directory / name, copy)
         files[name] = {"size": copy.stat().st_size, "sha256": sha256_file(copy)}
-    manifest: dict[str, object] = {"format": 1, "micropython": _VERSION, "files": files}
+    manifest: dict[str, object] = {
+        "format": 1,
+        "micropython": _VERSION,
+        "files": files,
+        "drift": list(firmware.drift),
+    }
     (out / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
     return manifest
 

@@ -1,0 +1,147 @@
+"""The supervisor's relay moves a real wire: office and internet as namespaces, a bridge as the box, 1 kHz of probes.
+
+The probes are judged by what a user would notice; how long each failure interrupts is printed, and bounded generously,
+because this machine may be busy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from omamori_firmware.cache import Cache, default_directory
+from omamori_firmware.supervisor_machine import SupervisorMachine
+from omamori_hw.supervisor.messages import BoxState
+from omamori_lab.journal import Journal
+from omamori_lab.load.generators import Ends
+from omamori_lab.load.probe import Probe, Report
+from omamori_lab.load.programs import obtain_load_programs
+from omamori_lab.namespace import Namespace
+from omamori_lab.wire_relay import BOX_LAN, BOX_WAN, INTERNET, OFFICE, Follower, WireRelay
+from rig.conftest import talking, wait_for
+
+OFFICE_IPV4, INTERNET_IPV4 = "192.168.10.11", "192.168.10.1"
+LEASE_MS = 150
+# What a machine under load may take; the figures of an idle one are ten times smaller.
+MAX_MS = 5000
+
+
+class Town:
+    """Office, internet, a box between them that is nothing but a bridge, and the relay's cables."""
+
+    def __init__(self, directory: Path, supervisor: SupervisorMachine) -> None:
+        self._stack = contextlib.ExitStack()
+        journal = Journal(directory)
+        self._stack.callback(journal.close)
+        self.supervisor = supervisor
+        self.directory = directory
+        names = ("office", "internet", "box", "patch")
+        self.office, self.internet, self.box, self.patch = (Namespace(journal, name) for name in names)
+        self.wire = WireRelay(self.patch)
+        self.follower = Follower(self.wire, supervisor.through)
+
+    def __enter__(self) -> Self:
+        for namespace in (self.office, self.internet, self.box, self.patch):
+            self._stack.callback(namespace.delete)
+            namespace.create()
+        self.wire.cable(OFFICE, self.office, "eth0")
+        self.wire.cable(INTERNET, self.internet, "eth0")
+        self.wire.cable(BOX_LAN, self.box, "lan1")
+        self.wire.cable(BOX_WAN, self.box, "wan")
+        self.wire.start()
+        for namespace, address in ((self.office, OFFICE_IPV4), (self.internet, INTERNET_IPV4)):
+            namespace.configure([f"address add {address}/24 dev eth0", "link set eth0 up"])
+        self.box.configure(
+            ["link add br0 type bridge stp_state 0 forward_delay 0"]
+            + [f"link set {port} master br0" for port in ("lan1", "wan")]
+            + [f"link set {port} up" for port in ("lan1", "wan", "br0")]
+        )
+        self._stack.enter_context(self.follower.following())
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self._stack.close()
+
+    def hang(self) -> None:
+        """Let the box forward nothing any more."""
+        self.box.configure(["link set br0 down"])
+
+    def recover(self) -> None:
+        self.box.configure(["link set br0 up"])
+
+    @contextlib.contextmanager
+    def probed(self, name: str, reports: dict[str, Report]) -> Iterator[None]:
+        ends = Ends(
+            office=self.office,
+            internet=self.internet,
+            server=INTERNET_IPV4,
+            first_client=OFFICE_IPV4,
+            clients=1,
+            programs=obtain_load_programs(Cache(default_directory())),
+            directory=self.directory,
+        )
+        probe = Probe(ends, name, kind="udp", port=7300, rate=1000, size=64, is_answered=True)
+        probe.start()
+        try:
+            yield
+            reports[name] = probe.stop()
+        finally:
+            probe.abandon()
+
+    def crossed(self) -> int:
+        """Return how many frames came to the box from the office."""
+        text = self.box.call(lambda: Path("/proc/thread-self/net/dev").read_text())
+        line = next(row for row in text.splitlines() if row.strip().startswith("lan1:"))
+        return int(line.split(":")[1].split()[1])
+
+
+@pytest.fixture
+def town(supervisor: SupervisorMachine, tmp_path: Path) -> Iterator[Town]:
+    (tmp_path / "town").mkdir()
+    with Town(tmp_path / "town", supervisor) as made:
+        yield made
+
+
+def test_nobody_is_cut_off_for_long(town: Town) -> None:
+    reports: dict[str, Report] = {}
+    town.hang()  # a box without supply forwards nothing
+    with talking(town.supervisor, LEASE_MS) as (link, lines):
+        with town.probed("power-on", reports):
+            assert not town.wire.through
+            before = town.crossed()
+            town.recover()
+            link.say(BoxState.FORWARDING)
+            wait_for("probes through the box", lambda: town.crossed() > before + 100)
+        with town.probed("announced restart", reports):
+            link.say(BoxState.STOPPING)
+            wait_for("the wire past the box", lambda: not town.wire.through)
+            town.hang()
+        town.recover()
+        link.say(BoxState.FORWARDING)
+        wait_for("the wire through the box", lambda: town.wire.through)
+        with town.probed("hung box", reports):
+            before = town.crossed()
+            wait_for("probes through the box", lambda: town.crossed() > before + 100)
+            lines[0].noise = 0.5  # nothing of it is a frame any more
+            town.hang()
+            wait_for("the wire past the box", lambda: not town.wire.through)
+    print({name: (report.interruption_ms, report.lost, report.sent) for name, report in reports.items()})
+    assert all(report.interruption_ms <= MAX_MS for report in reports.values())
+    assert all(left.through != right.through for left, right in itertools.pairwise(town.follower.moves))
+
+
+def test_the_owners_button(town: Town) -> None:
+    reports: dict[str, Report] = {}
+    with talking(town.supervisor) as (link, _):
+        link.say(BoxState.FORWARDING)
+        wait_for("the wire through the box", lambda: town.wire.through)
+        with town.probed("button", reports):
+            town.supervisor.button(pressed=True)
+            wait_for("the wire past the box", lambda: not town.wire.through)
+            town.supervisor.button(pressed=False)
+        assert reports["button"].interruption_ms <= MAX_MS
