@@ -90,10 +90,11 @@ class Mosquitto:
                 [self._program, "-c", str(self._directory / "broker.conf")], stdout=log, stderr=log
             )
         deadline = time.monotonic() + 10
-        while True:
+        waiting = {listener.port for listener in self.files.listeners}
+        while waiting:
             try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return
+                socket.create_connection(("127.0.0.1", min(waiting)), 1).close()
+                waiting.remove(min(waiting))
             except OSError:
                 assert self._process.poll() is None, self.log()
                 assert time.monotonic() < deadline, self.log()
