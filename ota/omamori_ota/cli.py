@@ -71,9 +71,9 @@ def _keys_complete(options: argparse.Namespace) -> None:
 
 
 def _keys_rotate(options: argparse.Namespace) -> None:
-    names = recovery_names(options.name) if options.stolen else options.name
+    names = recovery_names(options.name) if options.word == "revoke" else options.name
     rotation = KeyRotation(options.repo, KeyDirectory(options.keys), system_clock, Lifetimes.parse(options.expires))
-    done = rotation.rotate(names)
+    done = rotation.replace_lost(names) if options.word == "replace-lost" else rotation.rotate(names)
     if not options.json:
         print(f"replaced {' '.join(names)}; the old keys are destroyed and sign for nobody any more")
     _published(done, as_json=options.json)
@@ -334,14 +334,15 @@ def _add_repository_commands(commands: _Commands) -> _Commands:
     command.add_argument("dir", metavar="DIR", type=Path, help="key directory")
     command.set_defaults(run=_keys_complete)
 
-    for word, is_stolen, what in (
-        ("rotate", False, "replace keys of the repository, as a matter of routine"),
-        ("revoke", True, "replace stolen keys, and those a thief could have done lasting harm with"),
+    for word, what in (
+        ("rotate", "replace keys of the repository, as a matter of routine"),
+        ("revoke", "replace stolen keys, and those a thief could have done lasting harm with"),
+        ("replace-lost", "replace online keys of which nothing is left"),
     ):
         command = group.add_parser(word, help=what)
         _add_repository(command)
         command.add_argument("name", metavar="KEY", nargs="+", help="root1, targets1, feed, snapshot, timestamp …")
-        command.set_defaults(run=_keys_rotate, stolen=is_stolen)
+        command.set_defaults(run=_keys_rotate, word=word)
 
     group = commands.add_parser("repository", help="make a repository").add_subparsers(metavar="COMMAND", required=True)
     command = group.add_parser("init", help="make a new TUF repository")

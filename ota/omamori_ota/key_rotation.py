@@ -77,6 +77,62 @@ class KeyRotation(Repository):
                 self._keys.adopt(name)
         return Published(versions=versions)
 
+    def replace_lost(self, names: Sequence[str]) -> Published:
+        """Replace online keys of which nothing is left; needs the root keys, and for `feed` those of targets.
+
+        The old key cannot sign any more, so there is no state that every box accepts: between the new root and the new
+        timestamp, a moment later, a box that asks is refused and asks again. After a cut the same command goes on.
+
+        Args:
+            names: Of the keys: ``feed``, ``snapshot``, ``timestamp``.
+
+        Raises:
+            RejectedError: A key is not online; offline keys have others beside them, `rotate` them with those.
+            SetupError: The repository is not one, or not signed by these keys.
+            TransientError: Another publisher is at work.
+        """
+        roles = {role_of(name) for name in names}
+        if not all(ROLES[role].is_online and ROLES[role].threshold == 1 for role in roles):
+            raise RejectedError(
+                "only online keys are replaced like this", hint="omamori-ota keys rotate, with the role's other keys"
+            )
+        self._lost = frozenset(roles)
+        try:
+            with self.changing() as current:
+                new = {name: self._keys.prepare(name) for name in names}
+                for role in roles & set(DELEGATED):
+                    self._name_instead(current.targets.signed, role, new)
+                versions: dict[str, int] = {}
+                if roles & set(TOP_LEVEL):
+                    versions[ROOT] = self._publish_lost(current, roles, new)
+                for name in names:
+                    self._keys.adopt(name)
+                versions |= self._resign(current, roles)
+        finally:
+            self._lost = frozenset()
+        return Published(versions=versions)
+
+    def _publish_lost(self, current: Current, roles: set[str], new: dict[str, CryptoSigner]) -> int:
+        root = current.root
+        changed = [self._name_instead(root.signed, role, new) for role in sorted(roles & set(TOP_LEVEL))]
+        if any(changed):
+            root.signed.version += 1
+            root.signed.expires = self._clock() + self._lifetimes.of(ROOT)
+            sign_all(root, self._keys.signers(ROOT, root.signed.roles[ROOT].keyids))
+            write_atomic(self._metadata / f"{root.signed.version}.root.json", to_bytes(root))
+        return root.signed.version
+
+    def _name_instead(self, parent: Root | Targets, role: str, new: dict[str, CryptoSigner]) -> bool:
+        """Let `parent` name the new key of a role and no other; return whether anything changed."""
+        (name,) = ROLES[role].keys
+        keyids = list(self._keyids(parent, role))
+        if keyids == [new[name].public_key.keyid]:
+            return False
+        for keyid in keyids:
+            parent.revoke_key(keyid, role)
+        parent.add_key(new[name].public_key, role)
+        return True
+
     def _resign(self, current: Current, roles: set[str]) -> dict[str, int]:
         """Publish what the new keys have to sign: the roles themselves, and what refers to them."""
         versions: dict[str, int] = {}

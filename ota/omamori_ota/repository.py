@@ -118,6 +118,8 @@ class Repository:
         self._clock = clock
         self._lifetimes = lifetimes or Lifetimes()
         self._additional: dict[str, list[CryptoSigner]] = {}
+        self._lost: frozenset[str] = frozenset()
+        self._former_root: Metadata[Root] | None = None
 
     def init(self) -> Published:
         """Make the repository with version 1 of every role.
@@ -312,16 +314,16 @@ class Repository:
             successor = self._read(Root, name)
             check_signed_by(root.signed, ROOT, successor)
             check_signed_by(successor.signed, ROOT, successor)
-            root = successor
+            self._former_root, root = root, successor
         return root
 
     def _load(self) -> Current:
         self._check_place()
         root = self._load_root()
         timestamp = self._read(Timestamp, "timestamp.json")
-        check_signed_by(root.signed, TIMESTAMP, timestamp)
+        self._check_top(root, TIMESTAMP, timestamp)
         snapshot = self._read(Snapshot, f"{timestamp.signed.snapshot_meta.version}.snapshot.json")
-        check_signed_by(root.signed, SNAPSHOT, snapshot)
+        self._check_top(root, SNAPSHOT, snapshot)
         meta = snapshot.signed.meta
         targets = self._read(Targets, f"{meta['targets.json'].version}.targets.json")
         check_signed_by(root.signed, TARGETS, targets)
@@ -330,6 +332,14 @@ class Repository:
             delegated[name] = self._read(Targets, f"{meta[f'{name}.json'].version}.{name}.json")
             check_signed_by(targets.signed, name, delegated[name])
         return Current(root, timestamp, snapshot, targets, delegated)
+
+    def _check_top(self, root: Metadata[Root], role: str, metadata: Metadata[S]) -> None:
+        """Check who signed a role; above what a key that was lost has signed, a cut may have left a new root."""
+        if role in self._lost and self._former_root is not None:
+            with contextlib.suppress(SetupError):
+                check_signed_by(self._former_root.signed, role, metadata)
+                return
+        check_signed_by(root.signed, role, metadata)
 
     def _signers(self, current: Current, role: str) -> list[CryptoSigner]:
         """Return who signs a role: the keys that the published metadata names, and those that will be named next."""

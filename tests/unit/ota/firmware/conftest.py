@@ -12,6 +12,7 @@ import pytest
 from tests.unit.ota.conftest import START, ManualClock
 
 from omamori_ota.errors import ProgramError
+from omamori_ota.firmware import payloads
 from omamori_ota.firmware.bundle_keys import TRUST
 from omamori_ota.firmware.programs import HostPrograms
 from omamori_ota.firmware.publication import FirmwareRepository
@@ -135,6 +136,13 @@ def changed(data: bytes, *, at: int = 100_000, size: int = 5000, seed: int = 9) 
 
 
 MakeRelease = Callable[..., ReleaseDirectory]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pack quickly; how well is measured with real images."""
+    monkeypatch.setattr(payloads, "LEVEL", 3)
+    monkeypatch.setattr(payloads, "DELTA_LEVEL", 3)
 
 
 @pytest.fixture
