@@ -110,7 +110,7 @@ class Builder:
         gate, slots = self._gate(), self._slots()
         parts = Parts(self._tree, packages, kernel_files, wheels, gate, slots, request.trust)
         root, verity = self._root(parts, release, tools)
-        first = self._initrd(release, kernel_files, tools)
+        first = self._initrd(release, kernel_files, slots, tools)
         image = self._uki(request, release, verity, root, kernel_files, first, tools)
         variables = self._variables(request, tools)
         with self._stage("disk") as stage:
@@ -225,7 +225,7 @@ class Builder:
             "wheels": parts.wheels.name,
             "gate": parts.gate.name,
             "slots": parts.slots.name,
-            "trust": sha256_tree([parts.trust / name for name in (*TRUSTED, installer.BUNDLE_CA)]),
+            "trust": sha256_tree([parts.trust / name for name in TRUSTED]),
             "recipe": sha256_tree([tree.recipe / "overlay", tree.recipe / "strip.toml"]),
             "parts": self._sources(),
             "release": repr(release),
@@ -253,12 +253,13 @@ class Builder:
             result = self._obtain(stage, "root", inputs, build)
         return result, VerityRoot(**json.loads((result / "verity.json").read_text()))
 
-    def _initrd(self, release: Release, kernel_files: kernel.Kernel, tools: ToolsTree) -> Path:
+    def _initrd(self, release: Release, kernel_files: kernel.Kernel, chooser: Path, tools: ToolsTree) -> Path:
         script = self._tree.recipe / "initrd" / "init"
         slots = installer.partition_file()
         inputs = {
             "script": sha256_file(script),
             "slots": slots,
+            "chooser": chooser.name,
             "load": repr(release.board.modules.initrd_load),
             "kernel": kernel_files.directory.name,
             "tools": tools.key,
@@ -271,7 +272,7 @@ class Builder:
                 "initrd",
                 inputs,
                 lambda directory: initrd.build_initrd(
-                    script, slots, load, kernel_files, tools, directory / "initrd.zst"
+                    script, slots, chooser / installer.CHOOSER, load, kernel_files, tools, directory / "initrd.zst"
                 ),
             )
         return result / "initrd.zst"

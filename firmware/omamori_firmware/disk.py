@@ -22,6 +22,8 @@ _VERITY = uuid.UUID("2C7357ED-EBD2-46D9-AEC1-23D437EC2BF5")
 _DATA = uuid.UUID("0FC63DAF-8483-4772-8E79-3D69D8477DE4")
 _OURS = uuid.UUID("6F6D616D-6F72-4900-8000-000000000000")
 _BOOT_FILE = "::/EFI/BOOT/BOOTX64.EFI"
+_SMALLEST_FAT32_MIB = 36  # 65525 clusters of a sector each, and their tables
+_FAT_OVERHEAD_MIB = 3
 
 
 def guid(name: str) -> uuid.UUID:
@@ -53,14 +55,18 @@ def make_slot(target: Path, sizes: Disk, uki: Path | None, tools: ToolsTree, *, 
 
     Args:
         target: File to write.
-        sizes: Names its size.
+        sizes: Names the size of its partition.
         uki: The signed kernel image to put where the firmware looks for it, or None for an empty slot.
         tools: Supplies mkfs.vfat and mtools.
         label: Volume label.
         epoch: Time stamp of everything in it (seconds).
     """
+    size_mib = sizes.slot_mib
+    if uki is not None:
+        # Every byte of it is written by an update, so it is as small as FAT32 may be.
+        size_mib = min(size_mib, max(_SMALLEST_FAT32_MIB, (uki.stat().st_size >> 20) + _FAT_OVERHEAD_MIB))
     with target.open("wb") as stream:
-        stream.truncate(sizes.slot_mib * gpt.MIB)
+        stream.truncate(size_mib * gpt.MIB)
     number = f"{guid(label).int & 0xFFFFFFFF:08x}"
     binds = [target.parent]
     line: list[str | Path] = ["mkfs.vfat", "--invariant", "-F", "32", "-s", "1", "-i", number, "-n", label.upper()]

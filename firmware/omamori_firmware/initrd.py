@@ -1,7 +1,7 @@
 """The initrd: a small archive that brings up the bridge and opens the verified root file system.
 
-It contains busybox, three disk tools with their libraries, the board's modules and one script; no udev and no
-systemd. Its bytes depend on nothing but its content: fixed order, owners, numbers and times.
+It contains busybox, three disk tools with their libraries, the boot chooser, the board's modules and one script; no
+udev and no systemd. Its bytes depend on nothing but its content: fixed order, owners, numbers and times.
 """
 
 import io
@@ -34,13 +34,14 @@ class Entry:
 
 
 def build_initrd(
-    script: Path, slots: str, load: tuple[str, ...], kernel: Kernel, tools: ToolsTree, target: Path
+    script: Path, slots: str, chooser: Path, load: tuple[str, ...], kernel: Kernel, tools: ToolsTree, target: Path
 ) -> None:
     """Write a compressed initrd.
 
     Args:
         script: The first program.
         slots: The slots' boot partitions, as `installer.partition_file` gives them.
+        chooser: The boot chooser.
         load: Modules to load first.
         kernel: Supplies the modules.
         tools: Supplies busybox, the disk tools and the compressor.
@@ -56,6 +57,7 @@ def build_initrd(
         Entry("etc/modules", stat.S_IFREG | 0o644, ("\n".join(load) + "\n").encode()),
         Entry("etc/slots", stat.S_IFREG | 0o644, slots.encode()),
         Entry("etc/mtab", stat.S_IFLNK | 0o777, b"/proc/self/mounts"),
+        Entry(f"bin/{chooser.name}", stat.S_IFREG | 0o755, chooser.read_bytes()),
         Entry("bin/busybox", stat.S_IFREG | 0o755, tools.path("/usr/bin/busybox").read_bytes()),
         *(Entry(f"bin/{name}", stat.S_IFLNK | 0o777, b"busybox") for name in APPLETS),
         *_programs(tools),

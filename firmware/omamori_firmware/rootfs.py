@@ -23,7 +23,7 @@ from omamori_hw.board import Board
 
 _UNITS = "usr/lib/systemd/system"
 _HOME = "usr/lib/omamori"
-TRUSTED = ("root.json", "service-ca.pem", "desired.pem")
+TRUSTED = ("root.json", "service-ca.pem", "desired.pem", installer.BUNDLE_CA)
 _UNIT_SUFFIXES = (".service", ".socket", ".timer", ".mount", ".path", ".target", ".slice")
 
 
@@ -102,7 +102,7 @@ def assemble(root: Path, parts: Parts, release: Release, warn: Callable[[str], N
     _install_data_plane(root, parts, warn)
     units = _install_units(root, parts, warn)
     pythonpath.install(root, parts.wheels, parts.tree.device_packages)
-    _install_trust(root, parts.trust, warn)
+    _install_trust(root, parts.trust)
     _write_settings(root, release, parts.kernel)
     _install_installer(root, parts, release)
     run(enter.command(root, "root", [], ["systemd-sysusers"]), timeout_s=120)
@@ -158,17 +158,13 @@ def _install_units(root: Path, parts: Parts, warn: Callable[[str], None]) -> lis
     return ours
 
 
-def _install_trust(root: Path, trust: Path, warn: Callable[[str], None]) -> None:
+def _install_trust(root: Path, trust: Path) -> None:
     place = root / _HOME / "trust"
     place.mkdir(parents=True, exist_ok=True)
     for name in TRUSTED:
         if not (trust / name).is_file():
             raise SetupError(f"{trust / name} is not there", hint="omamori-ota keys init DIR, or keys complete DIR")
         copy_file(trust / name, place / name)
-    if (trust / installer.BUNDLE_CA).is_file():
-        copy_file(trust / installer.BUNDLE_CA, place / installer.BUNDLE_CA)
-    else:
-        warn(f"{trust / installer.BUNDLE_CA} is not there: the image takes no bundle")
 
 
 def _install_installer(root: Path, parts: Parts, release: Release) -> None:

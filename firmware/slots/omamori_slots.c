@@ -15,6 +15,10 @@
  *   strike                        fails the fifth time in one trial: something does not stop failing
  *   migration                     fails in a trial: the data could not be carried over
  * A failure of the last three makes the service manager restart the machine, which then starts the committed slot.
+ *   starting                      the initrd says: fails when the committed slot got nowhere three times, and the other
+ *                                 slot, which was good once, is to be started instead, once
+ *   settled                       this start got somewhere
+ *   rescue                        the initrd cannot open this slot's root: the other one, once, if there is one
  *
  * Rules:
  *  - Each change of a variable is one write, which the firmware does wholly or not at all, and is read back.
@@ -48,6 +52,7 @@
 #define MAX_VARIABLE 4096
 #define MAX_ORDER 128 /* entries in BootOrder that we look at and keep */
 #define MAX_STRIKES 5
+#define MAX_STARTS 3
 #define TEXT 128
 
 enum { A, B, SLOTS };
@@ -821,10 +826,50 @@ static int command_strike(struct slot slots[SLOTS])
 	return strikes + 1 < MAX_STRIKES ? 0 : command_give_up(slots, "crash-loop");
 }
 
+/* Start the other slot next time, if it was good once. */
+static bool start_other(struct slot slots[SLOTS], const struct order *order, int now)
+{
+	uint8_t number[2];
+
+	if (now < 0 || !is_in(order, &slots[!now]))
+		return false;
+	put(number, 0, slots[!now].number, 2);
+	return write_variable("BootNext", number, 2);
+}
+
+static int command_starting(struct slot slots[SLOTS])
+{
+	char path[PATH_MAX], text[TEXT];
+	unsigned long long starts = 0;
+	struct order order;
+	int now = booted();
+
+	read_order(&order);
+	if (now < 0 || committed(slots, &order) != now)
+		return 0;
+	place(path, STATE "/starts");
+	read_number(&starts, path);
+	if (starts >= MAX_STARTS && start_other(slots, &order, now)) {
+		forget(STATE, "starts");
+		return 1;
+	}
+	snprintf(text, sizeof(text), "%llu\n", starts < MAX_STARTS ? starts + 1 : MAX_STARTS);
+	write_file(STATE, "starts", text, true);
+	return 0;
+}
+
+static int command_rescue(struct slot slots[SLOTS])
+{
+	struct order order;
+
+	read_order(&order);
+	return !start_other(slots, &order, booted());
+}
+
 static int usage(void)
 {
 	complain("usage: omamori-slots [--root DIR] boot | get-current | get-primary | get-state SLOT | set-primary SLOT | "
-		 "set-state SLOT good|bad | deadline | strike | migration");
+		 "set-state SLOT good|bad | deadline | strike | migration | starting | settled | rescue");
 	return 2;
 }
 
@@ -847,15 +892,23 @@ int main(int count, char **words)
 			printf("%c\n", letters[slot]);
 		return slot < 0;
 	}
+	if (count == 1 && !strcmp(*words, "settled")) {
+		forget(STATE, "starts");
+		return 0;
+	}
 	if (!has_variables()) {
 		complain("this machine has no firmware variables");
-		return 1;
+		return !(count == 1 && !strcmp(*words, "starting"));
 	}
 	find_entries(slots, &stale);
 	if (count == 1 && !strcmp(*words, "get-primary"))
 		return command_get(slots, *words, -1);
 	if (count == 1 && (!strcmp(*words, "deadline") || !strcmp(*words, "migration")))
 		return command_give_up(slots, *words);
+	if (count == 1 && !strcmp(*words, "starting"))
+		return command_starting(slots);
+	if (count == 1 && !strcmp(*words, "rescue"))
+		return command_rescue(slots);
 	if (count == 1 && !strcmp(*words, "strike"))
 		return command_strike(slots);
 	slot = count >= 2 && strlen(words[1]) == 1 ? slot_of(*words[1]) : -1;

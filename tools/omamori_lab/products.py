@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 
 from .errors import CommandError, SetupError
@@ -26,13 +27,13 @@ def program(name: str) -> str:
     return str(path)
 
 
-def call(name: str, *arguments: str | Path) -> str:
+def call(name: str, *arguments: str | Path, timeout_s: float = _COMMAND_TIMEOUT_S) -> str:
     """Run one of our programs and return what it printed.
 
     Raises:
         CommandError: It failed; its own ``error:`` and ``hint:`` are in the message.
     """
-    finished = run([program(name), *arguments], timeout_s=_COMMAND_TIMEOUT_S, check=False)
+    finished = run([program(name), *arguments], timeout_s=timeout_s, check=False)
     if not finished.ok:
         raise CommandError(f"{name} {arguments[0]}", finished.exit_code, finished.errors or finished.output)
     return finished.output
@@ -43,23 +44,39 @@ def ensure_keys(keys: Path) -> None:
     if not keys.exists():
         keys.parent.mkdir(parents=True, exist_ok=True)
         call("omamori-ota", "keys", "init", keys)
-    elif not (keys / "desired").is_dir():
+    elif not ((keys / "desired").is_dir() and (keys / "bundle").is_dir()):
         call("omamori-ota", "keys", "complete", keys)
 
 
-def build_image(keys: Path, out: Path, flavour: str) -> dict[str, object]:
+def image_version(flavour: str) -> str:
+    """Return the version of images built from this tree; one for development cannot be taken for a released one."""
+    version = metadata.version("omamori")
+    return version if flavour == "release" else f"{version}-dev.1"
+
+
+def build_image(keys: Path, out: Path, flavour: str, *, version: str | None = None) -> dict[str, object]:
     """Bring the image up to date (quick when nothing changed) and return its manifest.
+
+    Args:
+        keys: Key directory.
+        out: Artifact directory.
+        flavour: `release` or `dev`.
+        version: Product version, built without a word; None for this tree's, with the build's own progress.
 
     Raises:
         CommandError: The build failed; it has reported on standard error itself.
         SetupError: The artifact directory has no readable manifest.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    command: list[str | Path] = [program("omamori-image"), "build", "--flavour", flavour, "--trust", keys / "trust"]
+    command: list[str | Path] = ["build", "--flavour", flavour, "--trust", keys / "trust"]
     command += ["--secureboot-key", keys / "secureboot" / "db.key", "--out", out]
     # A mirror that has moved on must not keep a developer from working; the manifest says so (docs/adr/0003).
     command += ["--allow-drift"]
-    run_showing(command, timeout_s=_BUILD_TIMEOUT_S)
+    command += ["--version", version or image_version(flavour)]
+    if version is None:
+        run_showing([program("omamori-image"), *command], timeout_s=_BUILD_TIMEOUT_S)
+    else:
+        call("omamori-image", *command, timeout_s=_BUILD_TIMEOUT_S)
     return read_manifest(out)
 
 

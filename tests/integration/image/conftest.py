@@ -56,6 +56,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> SourceTree:
         "firmware/engine",
         "firmware/wifi",
         "firmware/gate",
+        "firmware/slots",
         "hw",
         "agent",
         "protocol",
@@ -73,7 +74,9 @@ Build = Callable[..., tuple[Path, dict[str, Any], Reporter]]
 def build(keys: Path, cache: Cache, sources: SourceTree, tmp_path_factory: pytest.TempPathFactory) -> Build:
     """Build an image; the result lies in a directory of its own each time."""
 
-    def run(flavour: str, *, own_cache: Cache = cache) -> tuple[Path, dict[str, Any], Reporter]:
+    def run(
+        flavour: str, *, own_cache: Cache = cache, version: str | None = None, tree: SourceTree = sources
+    ) -> tuple[Path, dict[str, Any], Reporter]:
         out = tmp_path_factory.mktemp(f"image-{flavour}")
         request = BuildRequest(
             board="x86_64-uefi",
@@ -81,11 +84,12 @@ def build(keys: Path, cache: Cache, sources: SourceTree, tmp_path_factory: pytes
             trust=keys / "trust",
             signing_key=keys / "secureboot" / "db.key",
             out=out,
+            version=version,
             allow_drift=True,
         )
         with pytest.MonkeyPatch.context() as environment, Reporter(total=STAGES, quiet=True) as reporter:
             environment.setenv("SOURCE_DATE_EPOCH", "1800000000")
-            manifest = Builder(sources, own_cache, reporter).build(request)
+            manifest = Builder(tree, own_cache, reporter).build(request)
         return out, manifest, reporter
 
     return run

@@ -76,6 +76,8 @@ def test_a_box_forwards_first_and_comes_up_whole(boot, disk: tuple[Path, Path]) 
     assert owner.split() == ["omamori-engine:omamori:770", "omamori-agent:omamori:700", "omamori-agent:omamori:750"]
     assert box.shell("readlink /var/lib/omamori/feed/current") == "/usr/lib/omamori/feed-empty\n"
     assert "active" in box.shell("cat /sys/class/watchdog/watchdog0/state")
+    assert "heartbeat=180 sec" in box.shell("dmesg | grep i6300"), "the initrd's watchdog has to outlast a slow start"
+    assert box.shell("ls /var/lib/omamori/boot") == "committed\n", "a start that got somewhere is counted no more"
 
 
 def test_what_a_box_keeps_survives_a_power_cut(boot, disk: tuple[Path, Path]) -> None:  # type: ignore[no-untyped-def]

@@ -425,3 +425,54 @@ def test_migration_that_was_cut_is_noticed(rig: Rig) -> None:
 def test_wrong_usage_changes_nothing(rig: Rig, words: list[str]) -> None:
     assert rig.run(*words).returncode == 2
     assert not list(rig.variables.iterdir())
+
+
+def both_good(rig: Rig) -> None:
+    rig.trial()
+    rig.ok("set-state", "B", "good")
+    rig.start()
+
+
+def test_slot_that_gets_nowhere_three_times_gives_way_once(rig: Rig) -> None:
+    both_good(rig)
+    assert [rig.run("starting").returncode for _ in range(4)] == [0, 0, 0, 1]
+    told = rig.start()
+    assert (told["slot"], told["committed"], told["reason"]) == ("A", "B", "fallback")
+    assert {rig.run("starting").returncode for _ in range(9)} == {0}
+    assert rig.start()["slot"] == "B"
+
+
+def test_slot_that_gets_somewhere_stays(rig: Rig) -> None:
+    both_good(rig)
+    for _ in range(4):
+        assert [rig.run("starting").returncode for _ in range(3)] == [0, 0, 0]
+        rig.ok("settled")
+    assert rig.start()["slot"] == "B"
+
+
+def test_slot_without_a_good_other_goes_on_trying(rig: Rig) -> None:
+    rig.start()
+    rig.fill_other()
+    assert {rig.run("starting").returncode for _ in range(9)} == {0}
+    assert rig.run("rescue").returncode == 1
+    assert rig.read("BootNext") is None
+
+
+def test_trial_is_not_counted(rig: Rig) -> None:
+    rig.trial()
+    assert {rig.run("starting").returncode for _ in range(9)} == {0}
+    assert rig.start()["slot"] == "A"
+
+
+def test_root_that_cannot_be_opened_starts_the_other_once(rig: Rig) -> None:
+    both_good(rig)
+    shutil.rmtree(rig.top / "dev")
+    shutil.rmtree(rig.top / "usr")
+    rig.ok("rescue")
+    assert rig.firmware_choice() == "A"
+
+
+def test_machine_without_variables_is_not_held_up(rig: Rig) -> None:
+    shutil.rmtree(rig.variables)
+    (rig.top / "run/omamori/slot").write_text("A\n")
+    assert {rig.run("starting").returncode for _ in range(9)} == {0}
