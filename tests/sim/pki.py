@@ -94,6 +94,16 @@ class Authority:
             builder = builder.add_extension(x509.SubjectAlternativeName([_alternative(item) for item in names]), False)
         return Issued(key, builder.sign(self.key, hashes.SHA256()))
 
+    def revocation_list(self, *serials: int) -> bytes:
+        """Return a list of revoked certificates as PEM, valid for a week."""
+        now = dt.datetime.now(dt.UTC)
+        builder = x509.CertificateRevocationListBuilder().issuer_name(self.name).last_update(now - DAY)
+        builder = builder.next_update(now + 7 * DAY)
+        for serial in serials:
+            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now - DAY).build()
+            builder = builder.add_revoked_certificate(entry)
+        return builder.sign(self.key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
     def issue_for_request(self, request_der: bytes, **options: object) -> x509.Certificate:
         """Sign a PKCS#10 request as an enrolment server would."""
         request = x509.load_der_x509_csr(request_der)

@@ -30,6 +30,36 @@ def test_good_file_and_back() -> None:
     assert parse_provision(provision.to_json()) == provision
 
 
+def test_strict_office_has_a_websocket_port_and_a_proxy() -> None:
+    broker = GOOD["broker"] | {"websocket_port": 443}
+    provision = parse(broker=broker, proxy={"host": "192.0.2.1", "port": 3128})
+    assert (provision.websocket_port, provision.proxy) == (443, ("192.0.2.1", 3128))
+    assert parse_provision(provision.to_json()) == provision
+    assert (parse().websocket_port, parse().proxy) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"broker": GOOD["broker"] | {"websocket_port": 0}},
+        {"broker": GOOD["broker"] | {"websocket_port": 65536}},
+        {"broker": GOOD["broker"] | {"websocket_port": None}},
+        {"broker": GOOD["broker"] | {"websocket_path": "/"}},
+        {"proxy": None},
+        {"proxy": {}},
+        {"proxy": {"host": "proxy.test"}},
+        {"proxy": {"host": "proxy.test", "port": 3128, "user": "x"}},
+        {"proxy": {"host": "http://proxy.test", "port": 3128}},
+        {"proxy": {"host": "proxy.test\r\nX: y", "port": 3128}},
+        {"proxy": {"host": "proxy.test", "port": "3128"}},
+        {"proxy": {"host": "proxy.test", "port": 65536}},
+    ],
+)
+def test_way_for_a_strict_office_out_of_its_form(changes: dict[str, Any]) -> None:
+    with pytest.raises(MalformedError):
+        parse(**changes)
+
+
 def test_claim_is_never_shown() -> None:
     assert GOOD["claim"] not in repr(parse())
 
