@@ -31,7 +31,12 @@ class SupervisedRelay(WireRelay):
         return not self._link.status().through
 
     def set_bypass(self, *, bypass: bool) -> None:
-        """Join the wires past the box, or let the supervisor lead them through it again when it sees fit."""
+        """Join the wires past the box, or let the supervisor lead them through it again when it sees fit.
+
+        Raises:
+            RefusedError: The owner decided otherwise, with the button.
+            NoAnswerError: The supervisor does not answer.
+        """
         self._link.pass_by(_PASS_S if bypass else 0)
 
 

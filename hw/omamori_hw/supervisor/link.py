@@ -14,6 +14,7 @@ import logging
 import secrets
 import threading
 import time
+import zlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -43,6 +44,8 @@ class LinkConfig:
         resend_s: After which time a request is repeated.
         reopen_s: How long a broken line rests before it is opened again.
         silent_s: The link counts as down when nothing was heard for so long.
+        boot: Number of this boot of the box; another one tells the supervisor that the box restarted. `kernel_boot`
+            gives the right one; None stands for a random one, as if each link were a boot.
     """
 
     device: Path
@@ -52,6 +55,20 @@ class LinkConfig:
     resend_s: float = 0.2
     reopen_s: float = 1.0
     silent_s: float = 5.0
+    boot: int | None = None
+
+
+def kernel_boot(path: Path = Path("/proc/sys/kernel/random/boot_id")) -> int:
+    """Return a number that is the same for every link of one boot of this machine.
+
+    Raises:
+        LinkLostError: The kernel does not tell.
+    """
+    try:
+        with path.open("rb") as stream:
+            return zlib.crc32(stream.read(64))
+    except OSError as err:
+        raise LinkLostError(f"{path} cannot be read ({err.strerror})") from err
 
 
 @dataclass
@@ -86,7 +103,7 @@ class SupervisorLink:
         self._config = config
         self._open = open_
         self._clock = clock
-        self._boot = secrets.randbelow(1 << 32)
+        self._boot = secrets.randbelow(1 << 32) if config.boot is None else config.boot
         self._state = BoxState.STARTING
         self._decoder = Decoder()
         self._sequence = secrets.randbelow(1 << 16)

@@ -20,7 +20,7 @@ from omamori_hw.supervisor import messages
 from omamori_hw.supervisor.abilities import SupervisedWatchdog, board_abilities
 from omamori_hw.supervisor.frames import encode
 from omamori_hw.supervisor.line import Line, open_line
-from omamori_hw.supervisor.link import MAX_EVENTS, LinkConfig, SupervisorLink
+from omamori_hw.supervisor.link import MAX_EVENTS, LinkConfig, SupervisorLink, kernel_boot
 from omamori_hw.supervisor.messages import BoxState, EventKind, Kind, PowerKind, Reason, Show, State
 from omamori_hw.supervisor.telemetry import Measurement, resolve
 from omamori_protocol import cbor
@@ -53,6 +53,7 @@ class Chip:
         self.keeper.start(0, through=False, kept=None, how=0)
         self.pack = b"\x80"
         self.deaf = False
+        self.frozen: int | None = None  # the time, when it stands still
         self.moves: list[bool] = []
         self._ours: socket.socket | None = None
         self._stop = threading.Event()
@@ -62,6 +63,8 @@ class Chip:
         self._thread.start()
 
     def now(self) -> int:
+        if self.frozen is not None:
+            return self.frozen
         return int((time.monotonic() - self._begin) * 1000)
 
     def open(self, _path: Path) -> Line:
@@ -161,6 +164,25 @@ def test_a_request_is_repeated_until_it_is_answered_and_done_once(chip: Chip, li
     with pytest.raises(RefusedError) as caught:
         link.reset_box()
     assert caught.value.result == messages.Result.TOO_OFTEN
+
+
+def test_a_new_program_of_the_same_boot_does_not_move_the_relay(chip: Chip) -> None:
+    config = LinkConfig(Path("/dev/null"), "1", lease_ms=2000, answer_s=20.0, boot=kernel_boot())
+    for _ in range(2):
+        link = SupervisorLink(config, open_=chip.open)
+        link.say(BoxState.FORWARDING)
+        link.start()
+        wait_for("the wire", lambda link=link: link.status().through)
+        chip.frozen = chip.now()  # how long the change takes is this machine's affair
+        first = link.status().moves
+        link.stop()
+        chip.unplug()
+    assert (first, chip.moves) == (1, [False, True])
+
+
+def test_a_machine_that_does_not_tell_its_boot(tmp_path: Path) -> None:
+    with pytest.raises(LinkLostError):
+        kernel_boot(tmp_path / "absent")
 
 
 def test_a_supervisor_that_does_not_answer(chip: Chip) -> None:
