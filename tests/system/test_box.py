@@ -31,6 +31,8 @@ CONSOLE = {
     "feed-refused": [r"omamori: feed serial=\d+ state=refused reason=\S"] * 3
     + [r"omamori: feed serial=\d+ state=stale reason=expired"]
     + [r"omamori: feed serial=\d+ state=active"],
+    # The channel's pack, the candidate, the way back, and the one for everyone.
+    "feed-rings": [r"omamori: feed serial=\d+ state=active"] * 4,
     "failures": [PROTECTING, PROTECTING],
     "engine-hang": [PROTECTING],
     "engine-memory": [PROTECTING],
