@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import concurrent.futures
+import ipaddress
 import secrets
 
-from omamori_lab.addresses import PC1, PC3, WEB
+from omamori_lab import addresses
+from omamori_lab.addresses import PC1, PC3, SERVICES, WEB
+from omamori_lab.capture import Capture
+from omamori_lab.frames import Header
 from omamori_lab.lab import Lab
 from omamori_lab.portal import identity
 from omamori_lab.results import Checklist
+from omamori_lab.topology import WAN_TAP
 from omamori_lab.web_content import BIG_FILE
 
 from .failures import ask_dangerous
@@ -16,6 +21,24 @@ from .scene import Title, check_once, count_alerts
 
 _CERTIFICATE = "sha256sum /var/lib/omamori/identity/device.crt"
 _ALERT_TIMEOUT_S = 60.0
+# Where the canary's question is addressed to: nobody has it, and the engine drops the question.
+_CANARY = "192.0.2.53"
+_OFFICE = (
+    ipaddress.ip_network(f"{addresses.ROUTER_IPV4}/{addresses.LAN_PREFIX}", strict=False),
+    ipaddress.ip_network(f"{addresses.ROUTER_IPV6}/{addresses.LAN_PREFIX_IPV6}", strict=False),
+)
+
+
+def contacted(headers: set[Header]) -> set[str]:
+    """Return the hosts beyond the office's network that the box itself sent something to."""
+    box = {addresses.BOX_WAN_MAC, addresses.BOX_LAN_MAC}
+    targets = {ipaddress.ip_address(header.target) for header in headers if header.source_mac in box}
+    return {
+        str(target)
+        for target in targets
+        if not (target.is_multicast or target.is_link_local or str(target) == "255.255.255.255")
+        and not any(target in network for network in _OFFICE if network.version == target.version)
+    }
 
 
 class PowerCutScene:
@@ -40,10 +63,19 @@ class PowerCutScene:
             cut_short = ask_dangerous(lab, checks, "cut", token)
             lab.box.cut_power()
             download.result()
-        lab.box.power_on()
-        boot = lab.box.await_protecting()
+        with Capture(lab.surroundings.internet, WAN_TAP) as internet:
+            lab.box.power_on()
+            boot = lab.box.await_protecting()
+            box = lab.await_online()
         checks.add("protects again", expected="by itself", seen=f"after {boot.protecting_s:.0f} s", ok=True)
-        box = lab.await_online()
+        hosts = contacted(internet.headers)
+        declared = {SERVICES.ipv4, SERVICES.ipv6}
+        checks.add(
+            "hosts that the box itself contacts, from power-on until it is online",
+            expected="its own services, and no other",
+            seen=", ".join(sorted(hosts)) or "none",
+            ok=bool(hosts & declared) and hosts <= declared | {_CANARY} and not internet.dropped,
+        )
         checks.equal("feed kept", feed, box["feed"]["serial"])
         checks.equal("certificate kept", before, lab.box.shell(_CERTIFICATE).output)
         checks.equal("boxes in the portal", [lab.serial], [box["device"] for box in lab.portal.boxes()])
