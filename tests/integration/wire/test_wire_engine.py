@@ -226,6 +226,33 @@ def test_tls_leaves_the_queue_after_its_handshake(
     assert after[Counter.LEARNED].packets - before[Counter.LEARNED].packets == 1
 
 
+def test_only_tls_1_3_leaves_with_the_hello_of_the_server(protected: NativeLane, gate: Gate, certificate: Path) -> None:
+    def is_gone_after_the_hello(version: ssl.TLSVersion, port: int) -> bool:
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        context.maximum_version = version
+        received, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+        session = context.wrap_bio(received, sent, server_hostname="good.test")
+
+        def connect() -> socket.socket:
+            return socket.create_connection((INTERNET_IPV4, port), timeout=5)
+
+        with serving(protected, port, secure_server(certificate, 1)), protected.office.call(connect) as client:
+            while not sent.pending:
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    session.do_handshake()
+            client.sendall(sent.read())
+            while not sent.pending:  # until it would answer the whole flight of the server
+                received.write(client.recv(1 << 16))
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    session.do_handshake()
+            return is_bypassed(gate, port)
+
+    assert is_gone_after_the_hello(ssl.TLSVersion.TLSv1_3, 1443)
+    assert not is_gone_after_the_hello(ssl.TLSVersion.TLSv1_2, 1444)
+
+
 def test_tls_stopped_for_its_answer_does_not_leave_the_queue(
     protected: NativeLane, gate: Gate, certificate: Path
 ) -> None:
