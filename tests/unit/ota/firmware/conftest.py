@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from tests.unit.ota.conftest import START, ManualClock
 
 from omamori_ota.errors import ProgramError
 from omamori_ota.firmware import payloads
@@ -21,6 +20,7 @@ from omamori_ota.firmware.signing import BundleKey, BundleSigner
 from omamori_ota.keys import KeyDirectory
 from omamori_protocol.firmware_release import Importance
 from omamori_protocol.hash_tree import hash_tree
+from unit.ota.conftest import START, ManualClock
 
 BOARD = "x86_64-uefi"
 BLOCK = 131072

@@ -6,12 +6,12 @@ import base64
 import re
 
 import pytest
-from tests.unit.ota.conftest import START
 
 from omamori_ota.errors import RejectedError
 from omamori_ota.firmware.ceremony import MAX_PEOPLE, render_protocol
 from omamori_ota.keys import KeyDirectory
 from omamori_ota.roles import KEY_NAMES
+from unit.ota.conftest import START
 
 PEOPLE = ["Hanako Yamada", "山田 太郎"]
 

@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 from securesystemslib.signer import CryptoSigner
-from tests.unit.ota.conftest import START, ManualClock
-from tests.unit.ota.test_repository import DiskFetcher
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Targets, Timestamp
 from tuf.ngclient import Updater
@@ -34,6 +32,8 @@ from omamori_protocol.firmware_release import (
     payload_target,
     release_target,
 )
+from unit.ota.conftest import START, ManualClock
+from unit.ota.test_repository import DiskFetcher
 
 from .conftest import BOARD, ROOT, MakeRelease, changed
 

@@ -7,13 +7,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from tests.unit.ota.conftest import ManualClock
 from tuf.api.exceptions import RepositoryError
 
 from omamori_ota.errors import RejectedError, SetupError
 from omamori_ota.firmware.stick import StickWriter
 from omamori_ota.keys import KeyDirectory
 from omamori_protocol.firmware_release import index_target, payload_target
+from unit.ota.conftest import ManualClock
 
 from .conftest import BOARD, ROOT, MakeRelease, changed
 from .test_publication import Box, publish
