@@ -153,7 +153,7 @@ class FirmwareWorker:
         if not facts.is_trial:
             self._store.raise_floor(self._running, self._config.release.security_epoch)
         self._remember(record)
-        if record.state is _S.COMMITTED:
+        if record.state is _S.COMMITTED or record.refusal(record.version) is not None:
             self._store.discard()
         self._show()
 

@@ -286,6 +286,7 @@ def test_trial_that_never_reached_the_agent(box: FirmwareBox, end: AttemptEnd, r
     assert (box.slots.running, box.state, box.record.reason) == (Slot.A, S.ROLLED_BACK, reason)
     assert box.told[-1] == ("1.1.0", S.ROLLED_BACK, reason)
     assert box.part_state().startswith("refused" if is_final else "pending")
+    assert box.store.bundle.exists() != is_final  # what may be tried again is not fetched again
     box.steps(5)
     assert box.state is S.ROLLED_BACK  # not in the same night
     box.release(source("1.2.0"))
