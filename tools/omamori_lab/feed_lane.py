@@ -28,6 +28,7 @@ from omamori_agent.feed.limits import FeedLimits
 from omamori_agent.feed.store import FeedStore
 from omamori_agent.feed.stored import StoredFeed
 from omamori_agent.gate import Gate
+from omamori_agent.gate.layout import MapName
 from omamori_agent.ports import Cursor
 from omamori_agent.status import StatusBoard
 from omamori_firmware import enter
@@ -186,8 +187,8 @@ class FeedLane:
     def gate_bytes(self) -> int:
         """Return the memory that the gate's maps have, as the kernel counts it."""
         total = 0
-        for path in sorted(self._pins.iterdir()):
-            shown = json.loads(run(["bpftool", "-j", "map", "show", "pinned", path], timeout_s=20).output)
+        for name in MapName:
+            shown = json.loads(run(["bpftool", "-j", "map", "show", "pinned", self._pins / name], timeout_s=20).output)
             total += int(shown["bytes_memlock"])
         return total
 
