@@ -193,15 +193,10 @@ class Paths:
         """Content of a USB stick for updates; empty without one."""
         return self.run / "stick"
 
-    @property
-    def active_root(self) -> Path:
-        """Root file system of the running slot, verified by the kernel, as a device."""
-        return self.root / "dev/omamori/root"
-
-    @property
-    def active_boot(self) -> Path:
-        """Boot partition of the running slot, as a device."""
-        return self.root / "dev/omamori/boot"
+    def slot_devices(self, slot: Slot) -> tuple[Path, Path]:
+        """Root file system and boot partition of a slot, as devices; the initrd names them."""
+        letter = slot.name.lower()
+        return self.root / f"dev/omamori/root_{letter}", self.root / f"dev/omamori/slot_{letter}"
 
     @property
     def boot_id(self) -> Path:

@@ -30,7 +30,7 @@ from omamori_agent.firmware.worker import FirmwareWorker
 from omamori_agent.run import CommandResult
 from omamori_agent.status import StatusBoard
 from omamori_protocol.desired import FirmwareSettings, FirmwareWindow, Metered
-from omamori_protocol.vocabulary import EventKind, FirmwareReason, FirmwareState
+from omamori_protocol.vocabulary import EventKind, FirmwareReason, FirmwareState, Slot
 from sim.box import box_config
 from sim.clock import ManualClock
 from sim.firmware_release import BOARD, ReleaseSource
@@ -81,7 +81,10 @@ class FirmwareBox:
         self.server = FileServer(self.repo.files, directory / "server")
         self.slots = SimulatedSlots(version)
         self.slots.tell(self.paths.boot_facts)
-        self.paths.active_root.parent.mkdir(parents=True)
+        self.devices = self.paths.slot_devices(Slot.A)
+        self.devices[0].parent.mkdir(parents=True)
+        for device in self.devices:
+            device.touch()
         self.outbox = MemoryOutbox()
         self.console: list[str] = []
         self.clock = ManualClock()
@@ -130,7 +133,7 @@ class FirmwareBox:
                 ),
                 Source("repository", network, HTTPSStream(fetcher, self.limits), lambda: True),
             ),
-            fetcher=BundleFetcher(self.store, self.paths, self.limits, run=self.run),
+            fetcher=BundleFetcher(self.store, self.devices, self.limits, run=self.run),
             installer=self.slots,
             probe=lambda _stop, _had_identity: self.health,
             restart=RestartTimer(self.clock, lambda: self.is_clock_known, self.paths.restart_request, self.limits),

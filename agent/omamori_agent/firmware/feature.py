@@ -109,7 +109,7 @@ def build(
                 is_there=lambda: True,
             ),
         ),
-        fetcher=BundleFetcher(store, paths, limits),
+        fetcher=BundleFetcher(store, paths.slot_devices(config.slot), limits),
         installer=installer or RAUCInstaller(limits),
         probe=lambda stop, had_identity: probes.look(stop, had_identity=had_identity),
         # The clock has a floor, the image's build time; what the kernel says below that was never set by anybody.

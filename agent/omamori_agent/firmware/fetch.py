@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 from omamori_agent import run as process
-from omamori_agent.config import Paths
 from omamori_agent.errors import SetupError, TransientError
 from omamori_agent.files import read_bounded, write_atomic
 from omamori_protocol.desired import Metered
@@ -78,7 +77,7 @@ class BundleFetcher:
 
     Args:
         store: Where it grows.
-        paths: Where the running slot's devices are.
+        devices: Root file system and boot partition of the running slot, to which a difference refers.
         limits: Bounds.
         run: Starts that process; a parameter for tests.
     """
@@ -86,13 +85,13 @@ class BundleFetcher:
     def __init__(
         self,
         store: FirmwareStore,
-        paths: Paths,
+        devices: tuple[Path, Path],
         limits: FirmwareLimits,
         *,
         run: Runner | None = None,
     ) -> None:
         self._store = store
-        self._paths = paths
+        self._devices = devices
         self._limits = limits
         self._run = run or self._start
         self._scanned = b""
@@ -131,6 +130,10 @@ class BundleFetcher:
             answer = self._apply(stop, "unpack")
         self._drop_packed()
         self._check_whole(target, payload, stop)
+
+    def can_refer(self) -> bool:
+        """Tell whether what runs can be read, which a difference needs."""
+        return all(os.access(device, os.R_OK) for device in self._devices)
 
     def is_whole(self, sha256: str, length: int, stop: threading.Event) -> bool:
         """Tell whether the bundle that lies there is this one."""
@@ -221,7 +224,7 @@ class BundleFetcher:
 
     def _apply(self, stop: threading.Event, *command: str) -> Answer:
         line = [sys.executable, "-IOO", "-m", _MODULE, str(self._store.directory)]
-        line += [str(self._paths.active_root), str(self._paths.active_boot), *command]
+        line += [*map(str, self._devices), *command]
         try:
             result = self._run(line, stop)
             lines = result.output.strip().splitlines()

@@ -235,6 +235,8 @@ class FirmwareWorker:
         self._remember(self.record.move(_S.VERIFIED, is_told=False))
 
     def _check_base(self, target: PayloadTarget) -> None:
+        if target.index.base and not self._fetcher.can_refer():
+            raise DeltaUnusableError("what runs cannot be read")
         if target.index.base and target.index.base_roothash != _digest(self._roothash):
             raise DeltaUnusableError("it refers to another build of the running version")
 

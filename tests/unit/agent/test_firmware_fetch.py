@@ -25,7 +25,7 @@ from omamori_agent.firmware.stream import HTTPSStream, RateCap, make_fetcher, wa
 from omamori_protocol.firmware_release import Payload, PayloadKind
 from omamori_protocol.hash_tree import hash_tree
 from omamori_protocol.segments import MIB, Reference, ReferenceSource, Segment, SegmentIndex, TreePart
-from omamori_protocol.vocabulary import FirmwareReason
+from omamori_protocol.vocabulary import FirmwareReason, Slot
 from sim.box import box_config
 from sim.firmware_box import IMPATIENT, LIMITS, NEVER, apply_here
 from sim.firmware_release import ReleaseSource, noise
@@ -45,6 +45,7 @@ class Fetching:
 
     def __init__(self, directory: Path) -> None:
         self.paths = box_config(directory / "box").paths
+        self.devices = self.paths.slot_devices(Slot.B)
         (directory / "server").mkdir()
         self.server = FileServer({PATH: PACKED}, directory / "server")
         self.limits = LIMITS
@@ -55,7 +56,7 @@ class Fetching:
         """The agent starts anew."""
         self.store = FirmwareStore(self.paths.firmware, reserve_bytes=0)
         self.store.load()
-        self.fetcher = BundleFetcher(self.store, self.paths, self.limits, run=self.run)
+        self.fetcher = BundleFetcher(self.store, self.devices, self.limits, run=self.run)
         self.stream = HTTPSStream(make_fetcher(self.server.ca_file, self.store.download, self.limits), self.limits)
 
     def obtain(self, *, cap: RateCap = NO_CAP, stop: threading.Event = NEVER, payload: Payload = FULL) -> None:
@@ -339,7 +340,7 @@ def test_full_disk(net: Fetching, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def command(net: Fetching, *words: str) -> list[str]:
     line = [sys.executable, "-IOO", "-m", "omamori_agent.firmware.apply", str(net.store.directory)]
-    return [*line, str(net.paths.active_root), str(net.paths.active_boot), *words]
+    return [*line, *map(str, net.devices), *words]
 
 
 def test_whole_way_with_the_process(net: Fetching) -> None:
@@ -355,9 +356,9 @@ def test_whole_way_with_the_process(net: Fetching) -> None:
 def test_largest_segment_stays_below_96_mib(net: Fetching) -> None:
     """32 MiB of references and 16 MiB that come out: the most that an index may ask for."""
     root, boot = noise("root", 24 * MIB), noise("boot", 8 * MIB)
-    net.paths.active_root.parent.mkdir(parents=True)
-    net.paths.active_root.write_bytes(root)
-    net.paths.active_boot.write_bytes(boot)
+    net.devices[0].parent.mkdir(parents=True)
+    net.devices[0].write_bytes(root)
+    net.devices[1].write_bytes(boot)
     piece = root[5 * MIB : 13 * MIB] + boot
     references = (
         Reference(source=ReferenceSource.ROOT, offset=0, length=24 * MIB),

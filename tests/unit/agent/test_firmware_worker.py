@@ -32,7 +32,7 @@ def source(version: str = "1.1.0", **changes: Any) -> ReleaseSource:
 @pytest.fixture
 def box(tmp_path: Path) -> Iterator[FirmwareBox]:
     made = FirmwareBox(tmp_path)
-    made.paths.active_root.write_bytes(OLD)
+    made.devices[0].write_bytes(OLD)
     with made.server:
         yield made
 
@@ -112,16 +112,18 @@ def test_difference_is_fetched_where_there_is_one(box: FirmwareBox) -> None:
     assert box.store.bundle.read_bytes() == mixed
 
 
-@pytest.mark.parametrize("trouble", ["another build", "changed bytes", "no device"])
+@pytest.mark.parametrize("trouble", ["another build", "changed bytes", "short device", "no device"])
 @pytest.mark.parametrize("metered", list(Metered))
 def test_difference_that_does_not_fit(box: FirmwareBox, trouble: str, metered: Metered) -> None:
     made = source(base=("1.0.0", OLD, ROOTHASH if trouble != "another build" else bytes(32)))
     made.bundle = OLD[:250_000] + noise("new", 50_000)
     places = box.release(made)
     if trouble == "changed bytes":
-        box.paths.active_root.write_bytes(noise("something else", len(OLD)))
+        box.devices[0].write_bytes(noise("something else", len(OLD)))
     if trouble == "no device":
-        box.paths.active_root.write_bytes(OLD[:1000])
+        box.devices[1].unlink()
+    if trouble == "short device":
+        box.devices[0].write_bytes(OLD[:1000])
     box.want(settings(metered=metered))
     if metered is Metered.ALLOW:
         box.until(S.VERIFIED)

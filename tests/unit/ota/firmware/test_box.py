@@ -29,7 +29,7 @@ from omamori_ota.firmware.publication import FirmwareRepository, add_signature
 from omamori_ota.firmware.release_directory import ReleaseDirectory
 from omamori_ota.firmware.stick import StickWriter
 from omamori_ota.keys import KeyDirectory
-from omamori_protocol.vocabulary import FirmwareReason
+from omamori_protocol.vocabulary import FirmwareReason, Slot
 from sim.box import make_box
 from sim.clock import ManualClock as BoxClock
 from sim.firmware_box import apply_here
@@ -48,14 +48,15 @@ class Box:
         self.paths: Paths = make_box(directory / "box")
         self.paths.stick.mkdir()
         self.paths.trust_root.write_bytes((keys.path / "trust/root.json").read_bytes())
-        self.paths.active_root.parent.mkdir(parents=True)
-        self.paths.active_root.write_bytes((runs.path / "base/root.erofs").read_bytes())
-        self.paths.active_boot.write_bytes((runs.path / "base/boot.vfat").read_bytes())
+        devices = self.paths.slot_devices(Slot.A)
+        devices[0].parent.mkdir(parents=True)
+        devices[0].write_bytes((runs.path / "base/root.erofs").read_bytes())
+        devices[1].write_bytes((runs.path / "base/boot.vfat").read_bytes())
         self.limits = FirmwareLimits(reserve_bytes=0, batch_bytes=300_000)
         self.store = FirmwareStore(self.paths.firmware, reserve_bytes=0)
         self.store.load()
         self.clock = BoxClock(now_s=clock.now.timestamp())
-        self.fetcher = BundleFetcher(self.store, self.paths, self.limits, run=apply_here)
+        self.fetcher = BundleFetcher(self.store, devices, self.limits, run=apply_here)
 
     def take(self, version: str, repository: BoxRepository, stream: PayloadStream, base: str = "") -> bytes:
         release = repository.release(version)
