@@ -5,5 +5,5 @@ module("cbor2.py", base_path="$(SUPERVISOR)/lib")
 package("senml", base_path="$(PYPI)")
 freeze("$(SUPERVISOR)/tests", "vectors.py")
 freeze("$(SUPERVISOR)/tests/on_target")
-for name in ("cbor", "frames", "messages", "keeper", "inputs", "lamps", "telemetry"):
+for name in ("cbor", "frames", "messages", "keeper", "inputs", "lamps", "supply", "telemetry"):
     freeze("$(SUPERVISOR)/tests", "test_" + name + ".py")

@@ -2,6 +2,7 @@
 
 import importlib
 import random
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -207,3 +208,9 @@ def test_text_in_a_message_is_short_and_plain() -> None:
     for text in ("x" * 65, "日本", "a\nb"):
         with pytest.raises(BadMessageError):
             messages.build(Kind.HELLO, 1, 1, text)
+
+
+def test_every_kind_of_message_is_in_the_manual() -> None:
+    text = (PLACE.parents[1] / "docs" / "supervisor.md").read_text()
+    described = {(int(number), name) for number, name in re.findall(r"^\| (\d+) ([A-Z]+) \|", text, re.MULTILINE)}
+    assert described == {(int(kind), kind.name) for kind in Kind}

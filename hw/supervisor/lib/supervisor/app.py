@@ -150,7 +150,7 @@ class App:
         self.keeper.faults = faults
 
     def _remember(self):
-        mark = (self.keeper.moves, self.keeper.state, self.keeper.resets, self.keeper.power_serial)
+        mark = (self.keeper.moves, self.keeper.state, self.keeper.resets, self.keeper.supply.serial)
         if mark != self._kept:
             self._kept = mark
             _board.keep(self.keeper.kept())

@@ -16,6 +16,7 @@ import struct
 
 from supervisor import VERSION, messages
 from supervisor.lamps import CODE_ROUND_MS, RESULT_FAILED, RESULT_OK
+from supervisor.supply import Supply
 from supervisor.words import (
     ARM_REPORTS,
     CAUSE_ANNOUNCED,
@@ -28,24 +29,18 @@ from supervisor.words import (
     CAUSE_SILENCE,
     CAUSE_STOPPED,
     COLD,
-    DIP_MS,
     GIVEN_UP,
     GRACE_MS,
     HOLD_FIRST_MS,
     HOLD_FORGET_MS,
     HOLD_LAST_MS,
     LEASE_MAX_MS,
-    LONG_MS,
     MAX_OUTBOX,
     PASS_BUTTON_MS,
     PASSING,
     POWER_BROWN_OUT,
-    POWER_COLD,
     POWER_DIP,
-    POWER_LONG,
-    POWER_SHORT,
     PROTECTING,
-    RAIL_LOW_MV,
     RECOVERING,
     RESET_PULSE_MS,
     RESETS_BY_WISH,
@@ -87,18 +82,13 @@ class Keeper:
         self.boot_ms = 600000
         self.silence_ms = 30000
         self.resets_allowed = 3
-        self.power_kind = POWER_COLD
-        self.power_serial = 1
-        self.outage_ms = 0
+        self.supply = Supply()
         self.box_code = 0
         self.faults = 0
         self.outbox = []
         self.result = 0
         self._result_end = 0
         self._code_end = 0
-        self._power = True
-        self._power_lost_at = 0
-        self._rail_low = False
         self._streak = 0
         self._lease = GRACE_MS
         self._lease_end = 0
@@ -137,8 +127,7 @@ class Keeper:
         """
         self._since = self._last_report = now
         self._deadline = now + self.boot_ms
-        self._power = power
-        self._power_lost_at = now
+        self.supply.begin(now, present=power)
         self.through = through
         if how == WARM and kept is not None:
             self._restore(now, kept)
@@ -184,11 +173,10 @@ class Keeper:
 
     def power(self, now, *, present):
         """Take the state of the box's supply."""
-        if present == self._power:
+        if present == self.supply.present:
             return
-        self._power = present
         if not present:
-            self._power_lost_at = now
+            self.supply.lose(now)
             self._streak = 0
             self._barred = False
             self.reset = False
@@ -197,24 +185,17 @@ class Keeper:
             self._close(now, CAUSE_POWER)
             self._send(messages.EVENT, messages.EVENT_POWER_LOST, 0)
             return
-        outage = now - self._power_lost_at
-        kind = POWER_DIP if outage < DIP_MS else POWER_SHORT if outage < LONG_MS else POWER_LONG
-        self._power_event(kind, outage)
+        kind = self.supply.gain(now)
         if kind != POWER_DIP:
             self.resets = 0
         if kind != POWER_DIP or self.state == STARTING:
             self._restart_watch(now)
-        self._send(messages.EVENT, messages.EVENT_POWER_BACK, self.outage_ms)
+        self._send(messages.EVENT, messages.EVENT_POWER_BACK, self.supply.outage_ms)
 
     def rail(self, millivolts):
         """Take the voltage of the box's main rail; None when it cannot be read."""
-        if millivolts is None:
-            return
-        low = self._power and millivolts < RAIL_LOW_MV
-        if low and not self._rail_low:
-            self._power_event(POWER_BROWN_OUT, 0)
+        if self.supply.rail(millivolts):
             self._send(messages.EVENT, messages.EVENT_BROWN_OUT, millivolts)
-        self._rail_low = low
 
     def tick(self, now):
         """Let time pass; to be called at least every few milliseconds."""
@@ -228,7 +209,7 @@ class Keeper:
                 self.event_ms = self._lease_end
                 self._adopted = False
                 self._wait_longer(now)
-        if self._power:
+        if self.supply.present:
             self._watch(now)
         self._settle(now)
 
@@ -281,13 +262,13 @@ class Keeper:
             self.state,
             self.cause,
             min(self.resets, 255),
-            self.power_kind,
+            self.supply.kind,
             self.moves & 0xFFFFFFFF,
             min(self.restarts, 65535),
-            self.power_serial & 0xFFFF,
+            self.supply.serial & 0xFFFF,
             min(passing, 0xFFFFFFFF),
             self._lease,
-            min(self.outage_ms, 0xFFFFFFFF),
+            min(self.supply.outage_ms, 0xFFFFFFFF),
         )
 
     def _restore(self, now, kept):
@@ -298,17 +279,17 @@ class Keeper:
         if not STARTING <= state <= GIVEN_UP or not CAUSE_COLD <= cause <= CAUSE_SELF or fields[3] > POWER_BROWN_OUT:
             return
         self.state = RECOVERING if state == UPDATING else state
-        self.cause, self.resets, self.power_kind = cause, fields[2], fields[3]
-        self.moves, self.restarts, self.power_serial = fields[4], min(fields[5] + 1, 65535), fields[6]
+        self.cause, self.resets, self.supply.kind = cause, fields[2], fields[3]
+        self.moves, self.restarts, self.supply.serial = fields[4], min(fields[5] + 1, 65535), fields[6]
         self._pass_end = now + min(fields[7], 3600000)
         self._lease = min(max(fields[8], GRACE_MS), LEASE_MAX_MS)
-        self.outage_ms = fields[9]
+        self.supply.outage_ms = fields[9]
 
     # The relay.
 
     def _settle(self, now):
         """Lead the wire through the box if everything speaks for it."""
-        if self.through or self.state in {PASSING, GIVEN_UP} or not self._power or self._barred:
+        if self.through or self.state in {PASSING, GIVEN_UP} or not self.supply.present or self._barred:
             return
         if self._streak < ARM_REPORTS or now >= self._lease_end or now < self._hold_end:
             return
@@ -484,11 +465,6 @@ class Keeper:
         self._since = now
         self._warned = False
 
-    def _power_event(self, kind, outage):
-        self.power_kind = kind
-        self.power_serial = self.power_serial + 1 & 0xFFFF
-        self.outage_ms = min(outage, 0xFFFFFFFF)
-
     # What the box is told.
 
     def _welcome(self, how):
@@ -498,9 +474,9 @@ class Keeper:
             VERSION,
             how,
             min(self.restarts, 65535),
-            self.power_serial,
-            self.power_kind,
-            self.outage_ms,
+            self.supply.serial,
+            self.supply.kind,
+            self.supply.outage_ms,
         )
 
     def _send(self, kind, *values):

@@ -9,7 +9,7 @@ import unittest
 
 import _board
 
-NAMES = ("cbor", "frames", "messages", "inputs", "lamps", "telemetry", "keeper")
+NAMES = ("cbor", "frames", "messages", "inputs", "lamps", "supply", "telemetry", "keeper")
 HANG, FAIL = 0x40, 0x80
 
 
