@@ -99,6 +99,7 @@ class SpoolDatabase:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA journal_size_limit = 1048576")
+            connection.execute("PRAGMA cache_size = -512")  # KiB; the kernel caches the file anyway
             connection.execute("PRAGMA wal_autocheckpoint = 200")  # pages: the log stays below a MiB
             _check(connection)
             connection.executescript(_SCHEMA)

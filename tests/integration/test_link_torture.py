@@ -26,9 +26,9 @@ from omamori_agent.identity import Identity, IdentityHolder
 from omamori_agent.link import LinkWorker, MQTTBroker, Road
 from omamori_agent.spool import Spool
 from omamori_agent.status import StatusBoard
-from omamori_protocol.messages import Event, FeedAnnouncement
+from omamori_protocol.messages import Event, FeedAnnouncement, Heartbeat
 from omamori_protocol.topics import feed_announcement
-from omamori_protocol.vocabulary import EventKind, Severity
+from omamori_protocol.vocabulary import EngineState, EventKind, FeedState, Severity, Slot
 from sim.box import DEVICE, box_config
 from sim.desired import SimulatedDesired
 from sim.mosquitto import Mosquitto
@@ -44,7 +44,7 @@ LIMITS = LinkLimits(
     reconnect_first_s=0.02,
     reconnect_cap_s=0.3,
     stable_after_s=0.0,
-    ack_timeout_s=3.0,
+    ack_timeout_s=2.0,
     refused_first_s=0.05,
     again_first_s=0.1,
     refused_cap_s=0.5,
@@ -77,7 +77,7 @@ class Rig:
         self.announced: list[int] = []
         self.put_texts: list[str] = []
         self.status = StatusBoard()
-        self.spool = Spool(self.config.paths.spool, SpoolLimits(), SystemClock())
+        self.spool = Spool(self.config.paths.spool, SpoolLimits(kept_events=200), SystemClock())
         self.spool.open()
         self._folder = folder
 
@@ -147,17 +147,26 @@ class Rig:
         self.broker.stop()
 
 
-@pytest.fixture
-def rig(tmp_path: Path) -> Iterator[Rig]:
-    one = Rig(tmp_path)
+@pytest.fixture(scope="module")
+def only_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    one = Rig(tmp_path_factory.mktemp("torture"))
     one.broker.start()
     one.cloud.start()
     with one.proxy:
         one.start_box()
-        wait_for(lambda: one.status.get().connected, "the first connection")
         yield one
         one.proxy.plan = passing
         one.close()
+
+
+@pytest.fixture
+def rig(only_rig: Rig) -> Rig:
+    """The one rig of this file, in peace: what was stored before a test counts in it too."""
+    only_rig.proxy.plan = passing
+    only_rig.proxy.seen.clear()
+    only_rig.announced.clear()
+    wait_for(lambda: only_rig.status.get().connected, "a connection")
+    return only_rig
 
 
 class Once:
@@ -181,7 +190,7 @@ OPENING = {Kind.CONNECT, Kind.CONNACK, Kind.SUBSCRIBE, Kind.SUBACK}
 
 
 def test_connection_killed_at_every_kind_of_packet(rig: Rig) -> None:
-    serial = 0
+    serial = 100
     for way, kinds in ((Way.UP, UP), (Way.DOWN, DOWN)):
         for kind in kinds:
             for act in (Act.CUT_BEFORE, Act.CUT_INSIDE, Act.CUT_AFTER):
@@ -196,7 +205,7 @@ def test_connection_killed_at_every_kind_of_packet(rig: Rig) -> None:
                     rig.announce(serial)
                 wait_for(plan.happened.is_set, what, within_s=WAIT_S)
                 rig.put()
-                rig.settle(what)
+            rig.settle(f"cuts at {kind.name} {way}")
     wait_for(lambda: rig.announced and rig.announced[-1] == serial, "the last announcement")
     for act in (Act.CUT_BEFORE, Act.CUT_INSIDE, Act.CUT_AFTER):
         plan = Once(Way.UP, Kind.DISCONNECT, act)
@@ -261,6 +270,40 @@ def test_broker_restarts_with_and_without_its_memory(rig: Rig) -> None:
         rig.settle(what)
 
 
+def test_heartbeat_is_small_on_the_wire(rig: Rig) -> None:
+    """With everything around it: MQTT, TLS 1.3, TCP and IPv4 without options."""
+    heartbeat = Heartbeat(
+        boot=1000,
+        seq=1_000_000,
+        sent_s=1_800_000_000,
+        uptime_s=10_000_000,
+        firmware="2026.11.1",
+        slot=Slot.B,
+        feed_serial=20_000,
+        feed_state=FeedState.ACTIVE,
+        engine=EngineState.INSPECTING,
+        agent_rss_kib=45_000,
+        memory_available_kib=600_000,
+        spool_depth=0,
+        uninspected_s=100_000,
+        inspected_packets=2**40,
+        bypassed_packets=2**40,
+        blocked_packets=2**20,
+        busy_permille=250,
+    ).encode()
+    for number in range(1, 4):
+        rig.worker.offer_heartbeat(heartbeat)
+        wait_for(lambda number=number: len(heartbeats(rig)) == number, "a heartbeat")
+    first, *later = [len(packet.data) + 22 + 40 for packet in heartbeats(rig)]
+    print(f"{len(heartbeat)} bytes, on the wire {first}, later {later}")
+    assert later[0] == later[1] < first
+    assert later[0] <= 200
+
+
+def heartbeats(rig: Rig) -> list[Packet]:
+    return [packet for packet in rig.proxy.seen if packet.kind is Kind.PUBLISH and packet.data[0] & 0x06 == 0]
+
+
 def test_everything_at_random(rig: Rig) -> None:
     """Some seconds of all faults, with a seed."""
     chance = rig.chance
@@ -275,7 +318,7 @@ def test_everything_at_random(rig: Rig) -> None:
         return act
 
     rig.proxy.plan = plan
-    until = time.monotonic() + 8.0
+    until = time.monotonic() + 5.0
     while time.monotonic() < until:
         rig.put(chance.randrange(1, 12))
         time.sleep(chance.random() * 0.1)
