@@ -20,6 +20,7 @@ from .firmware import bundle_keys, publication
 from .firmware.bundle_keys import TRUST
 from .firmware.ceremony import render_protocol
 from .firmware.notes import note_name
+from .firmware.payloads import LEVEL
 from .firmware.programs import HostPrograms, Programs, TreePrograms
 from .firmware.publication import FirmwareRepository, Staged
 from .firmware.release_directory import ReleaseDirectory, ReleaseRequest, make_release
@@ -75,6 +76,7 @@ def _bundle(options: argparse.Namespace) -> None:
         trust=options.keys / TRUST,
         revision=options.revision,
         now=system_clock(),
+        level=options.level,
     )
     bar = _Bar("full payload", quiet=options.json)
     made = make_release(options.image, options.out, request, _bundle_signer(options, programs), programs, bar)
@@ -270,6 +272,14 @@ def _add_making(commands: _Commands) -> None:
     command.add_argument("--notes-en", metavar="FILE", type=Path, required=True, help="the same in English")
     command.add_argument("--importance", choices=[str(item) for item in Importance], default="scheduled")
     command.add_argument("--min-from", metavar="VERSION", default="", help="oldest version that may go to it directly")
+    command.add_argument(
+        "--level",
+        type=int,
+        choices=range(1, LEVEL + 1),
+        default=LEVEL,
+        metavar="1-19",
+        help="compression of the full payload",
+    )
     command.add_argument("--wheels", metavar="LOCK", type=Path, default=Path("requirements/device.lock"))
     command.add_argument("--revision", default="", help="revision of the sources, for the provenance")
     command.add_argument("--certificate", metavar="FILE", type=Path, help="of the token's key")

@@ -57,12 +57,9 @@ class _Piece:
     tree: tuple[tuple[TreePart, ...], bytes] | None = None
 
 
-def make_full(image: Artifacts, bundle: Bundle, target: Path, progress: Progress) -> Made:
-    """Write the payload that needs nothing; see `make_payload`."""
-    return make_payload(image, bundle, target, progress, None)
-
-
-def make_payload(image: Artifacts, bundle: Bundle, target: Path, progress: Progress, base: Artifacts | None) -> Made:
+def make_payload(
+    image: Artifacts, bundle: Bundle, target: Path, progress: Progress, base: Artifacts | None, *, level: int = LEVEL
+) -> Made:
     """Write a payload.
 
     Args:
@@ -71,6 +68,7 @@ def make_payload(image: Artifacts, bundle: Bundle, target: Path, progress: Progr
         target: File to write the payload to.
         progress: Told bytes of the bundle that are done, and how many there are.
         base: Image of the older release that runs; None for the full payload.
+        level: How hard to compress what refers to nothing, 1 to 19.
 
     Raises:
         RejectedError: What was made does not unpack to the bundle.
@@ -88,7 +86,7 @@ def make_payload(image: Artifacts, bundle: Bundle, target: Path, progress: Progr
             choose = _Chooser(new, old)
         segments: list[Segment] = []
         with target.open("wb") as out, ThreadPoolExecutor(_THREADS) as workers:
-            pack = _Packer(data, old, choose)
+            pack = _Packer(data, old, choose, level)
             for piece, (segment, frame) in zip(pieces, workers.map(pack, pieces), strict=True):
                 out.write(frame)
                 segments.append(segment)
@@ -196,10 +194,12 @@ class _Packer:
         data: mmap.mmap,
         old: Mapping[ReferenceSource, mmap.mmap],
         choose: Callable[[_Piece], tuple[Reference, ...]],
+        level: int,
     ) -> None:
         self._data = data
         self._old = old
         self._choose = choose
+        self._level = level
 
     def __call__(self, piece: _Piece) -> tuple[Segment, bytes]:
         raw = self._data[piece.begin : piece.end]
@@ -209,8 +209,8 @@ class _Packer:
             return Segment(length=len(raw), sha256=digest, packed=0, tree_parts=parts, tree_salt=salt), b""
         references = self._choose(piece)
         old = [self._old[item.source][item.offset : item.offset + item.length] for item in references]
-        frame = _pack(raw, old, DELTA_LEVEL if old else LEVEL)
-        if old and len(frame) > len(raw) // 8 and len(alone := _pack(raw, [], LEVEL)) <= len(frame):
+        frame = _pack(raw, old, DELTA_LEVEL if old else self._level)
+        if old and len(frame) > len(raw) // 8 and len(alone := _pack(raw, [], self._level)) <= len(frame):
             references, frame = (), alone
         return Segment(length=len(raw), sha256=digest, packed=len(frame), references=references), frame
 

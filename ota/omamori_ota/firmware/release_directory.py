@@ -40,7 +40,7 @@ from .artifacts import BOOT, MANIFEST, PACKAGES, ROOT, VERITY, Artifacts, read_a
 from .bundle import BUNDLE, Bundle, make_bundle, prove_bundle
 from .layout import MappedFile
 from .notes import note_name, read_notes
-from .payloads import Made, Progress, make_payload, prove_payload
+from .payloads import LEVEL, Made, Progress, make_payload, prove_payload
 from .programs import Programs
 from .provenance import render_statement
 from .sbom import read_wheels, render_sbom
@@ -64,6 +64,7 @@ class ReleaseRequest:
         trust: What images carry to check bundles.
         revision: Revision of the sources, or empty.
         now: When it is made.
+        level: How hard its full payload is compressed, 1 to 19; more takes longer and saves bytes of the boxes' lines.
     """
 
     importance: Importance
@@ -73,6 +74,7 @@ class ReleaseRequest:
     trust: Path
     revision: str
     now: datetime
+    level: int = LEVEL
 
 
 class ReleaseDirectory:
@@ -203,7 +205,7 @@ def make_release(
     with new_directory(out, mode=0o755) as work:
         bundle = make_bundle(image, work / BUNDLE, signer, programs)
         prove_bundle(bundle.path, image, request.trust, programs)
-        made = _make_full(image, bundle, work, progress)
+        made = _make_full(image, bundle, work, progress, request.level)
         files = {note_name(language): data for language, data in notes.items()} | {SBOM: sbom}
         digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
         statement = render_statement(image, bundle, digests, request.now, request.revision)
@@ -230,8 +232,8 @@ def make_release(
     return ReleaseDirectory(out)
 
 
-def _make_full(image: Artifacts, bundle: Bundle, work: Path, progress: Progress) -> Made:
-    made = make_payload(image, bundle, work / "full.payload", progress, None)
+def _make_full(image: Artifacts, bundle: Bundle, work: Path, progress: Progress, level: int) -> Made:
+    made = make_payload(image, bundle, work / "full.payload", progress, None, level=level)
     write_atomic(work / "full.index", made.index.encode())
     return made
 
