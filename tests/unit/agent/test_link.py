@@ -76,7 +76,8 @@ class Box:
         )
 
     def put(self, *texts: str) -> None:
-        self.spool.put([Event(boot=0, seq=0, at_ms=1, kind=EventKind.SYSTEM, text=text) for text in texts])
+        at_ms = int(self.clock.now() * 1000)  # old ones would be paced
+        self.spool.put([Event(boot=0, seq=0, at_ms=at_ms, kind=EventKind.SYSTEM, text=text) for text in texts])
 
     def sent_texts(self) -> list[str | None]:
         return [Event.decode(item).text for item in self.broker.payloads("evt")]
