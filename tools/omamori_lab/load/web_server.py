@@ -82,6 +82,7 @@ http {{
     listen 443 ssl backlog=4096;
     ssl_certificate {directory}/certificate.pem;
     ssl_certificate_key {directory}/key.pem;
+    ssl_protocols TLSv1.2 TLSv1.3;
     ssl_session_cache off;
     ssl_session_tickets off;
     root {directory}/root;
