@@ -47,8 +47,8 @@ _MEASURED = "measured"  # in the details: names of figures by part
 _REMARKS = (
     """\
 **Seconds and bytes.** Packets lost, memory and bytes are what they are; seconds are as good as the machine was free.
-Its load stands above, of the part that was measured last; on two cores with a load of six every second counts for a
-third. An activation has the engine compile its rules twice, in its test and when it takes them over.""",
+Its load stands above, of the part that was measured last. An activation has the engine compile its rules twice, in its
+test and when it takes them over.""",
     """\
 **What fits.** 20 000 rules, a million names, 200 000 digests and 100 000 addresses, while they are switched, fit beside
 the 220 MiB that the rest of a box needs of 1 GiB. 40 000 rules with all of these do not, and `omamori-feed check`
