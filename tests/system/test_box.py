@@ -38,6 +38,14 @@ CONSOLE = {
     "engine-memory": [PROTECTING],
     "wire-faults": [PROTECTING],
     "fail-closed": [PROTECTING],
+    "firmware": [
+        r"omamori: firmware version=\S+ state=verified slot=A",
+        r"omamori: firmware version=\S+ state=reboot-pending slot=A",
+        FORWARDING,
+        RELEASE,
+        PROTECTING,
+        r"omamori: firmware version=\S+ state=committed slot=B",
+    ],
     "power-cut": [FORWARDING, RELEASE, PROTECTING],
 }
 
@@ -60,6 +68,7 @@ def test_the_box_starts_by_itself_and_protects(office: Office, dut: Dut) -> None
 
 
 @with_console
+@pytest.mark.timeout(1500)  # one of them builds another image
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: str(scene.name))
 def test_scene(office: Office, dut: Dut, scene: Scene) -> None:
     lab = office.protecting()

@@ -180,6 +180,14 @@ class Box:
             self._journal.remove_process(self._pid)
             self._pid = None
 
+    def restarts_by_itself(self) -> int:
+        """Say that the guest is about to restart; what was told before no longer counts. Returns a mark for waiting."""
+        if self._shell is not None:
+            self._shell.close()
+            self._shell = None
+        self._mark = self.console.mark()
+        return self._mark
+
     def press_button(self) -> None:
         """Press and release the power button.
 

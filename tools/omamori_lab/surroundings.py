@@ -18,6 +18,7 @@ from .addresses import ATTACKER, BLOCK_LISTED, C2, MAIL, SERVER, SERVICES, TERMI
 from .desired_desk import DesiredDesk
 from .errors import SetupError
 from .feed_desk import FeedDesk
+from .firmware_desk import FirmwareDesk
 from .journal import Journal
 from .listeners import Listener
 from .mailbox import Mailbox
@@ -69,6 +70,7 @@ class Surroundings:
         self.topology = Topology(journal)
         self.resolver = self._run / "resolv.conf"
         self.feeds = FeedDesk(settings, self.topology.internet, self.resolver)
+        self.firmware = FirmwareDesk(settings, self.feeds.repository)
         self.desired = DesiredDesk(settings, self.topology.internet, self.resolver, self._run / "tls-publisher")
         self.registry = self._run / "registry.db"
         self.big_file_sha256 = ""

@@ -12,6 +12,7 @@ from .bypass import BypassScene
 from .engine_faults import EngineHangScene, EngineMemoryScene
 from .failures import FailuresScene
 from .feeds import FeedRefusedScene, FeedUpdateScene
+from .firmware import FirmwareScene
 from .policy import AddressScene, ExemptionsScene, FailClosedScene
 from .power import PowerCutScene
 from .rings import FeedRingsScene
@@ -43,6 +44,7 @@ SCENES: tuple[Scene, ...] = (
     EngineMemoryScene(),
     WireFaultsScene(),
     FailClosedScene(),
+    FirmwareScene(),
     PowerCutScene(),
 )
 
