@@ -24,6 +24,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     "--window-size=1280,900",
+    "--force-prefers-reduced-motion",  # a page that is still scrolling takes no click
 )
 
 

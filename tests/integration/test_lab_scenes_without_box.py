@@ -27,7 +27,9 @@ NEEDS_A_BOX = {
     "engine-memory",
     "wire-faults",
     "fail-closed",
+    "firmware",
     "power-cut",
+    "feed-rings",
 }
 UNPROTECTED = [each for each in SCENES if each.name not in NEEDS_A_BOX | {"transparent", "feed-update"}]
 

@@ -197,6 +197,7 @@ class PingLoop:
         """End it and return its summary, without a request whose answer may still be on its way."""
         if self._process is not None:
             process, self._process = self._process, None
+            time.sleep(0.1)  # one that has only just been started has to be ready for the signal, or says nothing
             end(process, sig=signal.SIGINT)
             self._text = self._output.read_text(errors="replace")
         return parse_ping_loop(self._text)
