@@ -11,7 +11,6 @@ import dataclasses
 import datetime as dt
 import json
 import logging
-import os
 from pathlib import Path
 
 from tuf.api import exceptions
@@ -21,7 +20,7 @@ from tuf.ngclient.fetcher import FetcherInterface
 from tuf.ngclient.updater import Updater
 
 from omamori_agent.errors import SetupError
-from omamori_agent.files import read_bounded, sync_directory
+from omamori_agent.files import read_bounded
 from omamori_agent.ports import Clock
 from omamori_protocol.errors import MalformedError
 from omamori_protocol.feed_offer import FeedOffer, OfferedIncrement, increment_target, parse_offer
@@ -30,6 +29,7 @@ from omamori_protocol.rings import is_reached
 from omamori_protocol.topics import candidate_target, feed_target
 
 from .errors import FeedRefusedError, MetadataExpiredError, RepositoryUnavailableError
+from .metadata_directory import renewed_s, sync_metadata
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ class FeedRepository:
             FeedRefusedError: Something is not signed as it must be, older than what we have seen, or too large.
         """
         self._updater = self._target = None
-        before = self._stamp()
+        before = renewed_s(self._metadata_dir)
         updater = self._client()
         try:
             updater.refresh()
@@ -151,8 +151,8 @@ class FeedRepository:
         except (exceptions.RepositoryError, exceptions.DownloadError, OSError) as err:
             raise _refusal(err, "metadata", _expired_role(updater)) from err
         finally:
-            if self._stamp() != before:
-                self._sync()
+            if renewed_s(self._metadata_dir) != before:
+                sync_metadata(self._metadata_dir)
         if target is None:
             raise RepositoryUnavailableError("the repository has no feed for this channel")
         found = _read_target(target)
@@ -228,26 +228,7 @@ class FeedRepository:
 
     def _now(self) -> dt.datetime:
         """Return the time: never before the image was built, nor before we last accepted new metadata."""
-        return dt.datetime.fromtimestamp(max(self._clock.now(), self._stamp()), dt.UTC)
-
-    def _stamp(self) -> float:
-        try:
-            return (self._metadata_dir / "timestamp.json").stat().st_mtime
-        except OSError:
-            return 0.0
-
-    def _sync(self) -> None:
-        """Make durable what python-tuf has written: a power cut must not take the rollback protection with it."""
-        try:
-            for path in self._metadata_dir.glob("*.json"):
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
-            sync_directory(self._metadata_dir)
-        except OSError as err:
-            logger.warning("metadata not synced: %s", err)
+        return dt.datetime.fromtimestamp(max(self._clock.now(), renewed_s(self._metadata_dir)), dt.UTC)
 
 
 def _read_target(target: TargetFile) -> FeedTarget:

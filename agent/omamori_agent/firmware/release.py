@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import logging
-import os
 from pathlib import Path
 
 from tuf.api import exceptions
@@ -19,8 +18,9 @@ from tuf.ngclient.fetcher import FetcherInterface
 from tuf.ngclient.updater import Updater
 
 from omamori_agent.errors import SetupError
+from omamori_agent.feed.metadata_directory import renewed_s, sync_metadata
 from omamori_agent.feed.trust import MAX_ROOT_BYTES, TrustLimits, make_updater
-from omamori_agent.files import read_bounded, sync_directory
+from omamori_agent.files import read_bounded
 from omamori_agent.ports import Clock
 from omamori_protocol.errors import ProtocolError
 from omamori_protocol.firmware_release import (
@@ -94,7 +94,7 @@ class FirmwareRepository:
         except (exceptions.RepositoryError, exceptions.DownloadError, OSError) as err:
             raise _verdict(err, "metadata") from err
         finally:
-            self._sync()
+            sync_metadata(self._metadata_dir)
         if target is None:
             raise UpdateRefusedError(FirmwareReason.NOT_RELEASED, f"{version} is not released for {self._board}")
         self._updater = updater
@@ -166,28 +166,9 @@ class FirmwareRepository:
         except OSError as err:
             raise UpdateWaitsError(FirmwareReason.UNREACHABLE, f"metadata directory: {err.strerror}") from err
         # Never before the image was built, nor before we last accepted new metadata: a dead battery says 1970.
-        now_s = max(self._clock.now(), self._stamp())
+        now_s = max(self._clock.now(), renewed_s(self._metadata_dir))
         updater._trusted_set.reference_time = dt.datetime.fromtimestamp(now_s, dt.UTC)  # noqa: SLF001 - no public way
         return updater
-
-    def _stamp(self) -> float:
-        try:
-            return (self._metadata_dir / "timestamp.json").stat().st_mtime
-        except OSError:
-            return 0.0
-
-    def _sync(self) -> None:
-        """Make durable what python-tuf has written: it is the protection against older metadata."""
-        try:
-            for path in self._metadata_dir.glob("*.json"):
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
-            sync_directory(self._metadata_dir)
-        except OSError as err:
-            logger.warning("metadata not synced: %s", err)
 
 
 def _refused(text: str) -> UpdateRefusedError:
