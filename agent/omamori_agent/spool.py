@@ -123,6 +123,8 @@ class Spool:
                 self._transact(lambda _connection: None)
             except SpoolUnavailableError as err:
                 logger.warning("%s; going on without, events wait at their sources", err)
+                # Without them every source would be told from its beginning once more.
+                self._cursors = self._database.peek_cursors()
                 self._boot = self._boot or self._next_boot(None)
 
     def close(self) -> None:

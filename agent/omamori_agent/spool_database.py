@@ -113,6 +113,21 @@ class SpoolDatabase:
             raise
         self._connection = connection
 
+    def peek_cursors(self) -> dict[str, str]:
+        """Return the cursors of a file that cannot be opened because there is no room to do so; never raises.
+
+        What only the log beside it has is not seen: a source may then be read again from a little earlier.
+        """
+        try:
+            connection = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+            try:
+                return dict(connection.execute("SELECT name, position FROM cursor"))
+            finally:
+                connection.close()
+        except sqlite3.Error as err:
+            logger.debug("no cursors: %s", err)
+            return {}
+
     def close(self) -> None:
         """Close the file; harmless when it is closed."""
         if self._connection is not None:

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 _WATCH_S = 0.5  # how often the workers are looked at
 _FIRST_TIDY_S = 20.0
-_TIDY_S = 600.0
+_TIDY_S = 60.0
 _WATCHDOG_SHARE = 1 / 3  # of the watchdog's patience between two signs of life
 
 EXIT_OK = 0

@@ -14,7 +14,7 @@ from omamori_agent.config import SpoolLimits
 from omamori_agent.errors import SetupError, TransientError
 from omamori_agent.ports import Cursor
 from omamori_agent.spool import BOOT_NAME, DATABASE_NAME, Lane, Spool, SpooledEvent, SpoolUnavailableError
-from omamori_agent.spool_database import RESERVE_NAME
+from omamori_agent.spool_database import RESERVE_NAME, SpoolDatabase
 from omamori_protocol.errors import ProtocolError
 from omamori_protocol.messages import Event
 from omamori_protocol.vocabulary import EventKind, Severity
@@ -375,3 +375,22 @@ def test_listener_hears_of_new_events(tmp_path: Path) -> None:
     spool.subscribe(lambda: heard.append(1))
     spool.put([event()])
     assert heard == [1]
+
+
+def test_a_spool_that_cannot_be_opened_still_knows_how_far_sources_were_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = open_spool(tmp_path)
+    spool.put([event("first")], Cursor("eve", "1234"))
+    spool.close()
+
+    def no_room(_database: SpoolDatabase) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as full:
+        full.setattr(SpoolDatabase, "open", no_room)
+        again = open_spool(tmp_path)
+        assert again.cursor("eve") == "1234"
+    again.put([event("second")])
+    assert again.cursor("eve") == "1234"
+    assert rules(again) == ["first", "second"]
