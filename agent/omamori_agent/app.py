@@ -26,7 +26,7 @@ from .health import HealthWorker
 from .heartbeat import HeartbeatWorker, LateGate
 from .identity import EnrolmentClient, IdentityHolder, IdentityStore, IdentityWorker
 from .link import LinkWorker, MQTTBroker, roads
-from .memory import give_back
+from .memory import Tidier
 from .notify import Notifier
 from .ports import Clock, Worker
 from .spool import Spool
@@ -171,7 +171,7 @@ def run(config: AgentConfig, notifier: Notifier, stop: threading.Event) -> int:
             stop=stop,
             stop_s=config.stop_s,
             describe=lambda: describe(agent),
-            tidy=give_back,
+            tidy=Tidier(),
         )
         return supervisor.run()
     finally:

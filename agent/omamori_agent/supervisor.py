@@ -19,8 +19,6 @@ from .ports import Worker
 logger = logging.getLogger(__name__)
 
 _WATCH_S = 0.5  # how often the workers are looked at
-_FIRST_TIDY_S = 20.0
-_TIDY_S = 60.0
 _WATCHDOG_SHARE = 1 / 3  # of the watchdog's patience between two signs of life
 
 EXIT_OK = 0
@@ -36,7 +34,7 @@ class Supervisor:
         stop: Set by a signal handler, or here when a worker dies.
         stop_s: Seconds that all workers together have to end.
         describe: Returns the line for the service manager's status.
-        tidy: Called once things have calmed down after the start, and seldom afterwards.
+        tidy: Called between two looks; decides itself whether there is something to tidy.
     """
 
     def __init__(
@@ -71,15 +69,12 @@ class Supervisor:
         self._notifier.ready()
         logger.info("started: %s", ", ".join(thread.name for thread in self._threads))
         fed_at = float("-inf")
-        tidy_at = time.monotonic() + _FIRST_TIDY_S
         while not self._stop.is_set() and not self._dead:
             if time.monotonic() - fed_at >= self._notifier.watchdog_s * _WATCHDOG_SHARE:
                 fed_at = time.monotonic()
                 self._notifier.alive()
             self._notifier.status(self._describe())
-            if time.monotonic() >= tidy_at:
-                tidy_at = time.monotonic() + _TIDY_S
-                self._tidy()
+            self._tidy()
             self._wake.wait(_WATCH_S)
         self._notifier.stopping()
         self._stop.set()

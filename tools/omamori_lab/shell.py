@@ -21,6 +21,8 @@ _MAX_OUTPUT = 1 << 20
 _SETTLE = (
     "stty -echo -icanon 2>/dev/null; PS1=; PS2=; PROMPT_COMMAND=; bind 'set enable-bracketed-paste off' 2>/dev/null"
 )
+# What is typed before the shell reads may arrive in part; the rest of a quoted word would wait for its end for ever.
+_ABANDON = "\x03"
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
 
 
@@ -67,8 +69,10 @@ class Shell:
             self._write(f"\n{_SETTLE}\n")
             with contextlib.suppress(NotReadyError):
                 self._settled = self._exchange("true", 3.0).exit_code == 0
-            if not self._settled and time.monotonic() > deadline:
-                raise NotReadyError("a shell on the second serial port", timeout_s)
+            if not self._settled:
+                if time.monotonic() > deadline:
+                    raise NotReadyError("a shell on the second serial port", timeout_s)
+                self._write(_ABANDON)  # not before: it would end a shell that is just starting
 
     def _exchange(self, command: str, timeout_s: float) -> ShellResult:
         token = secrets.token_hex(6)

@@ -24,18 +24,33 @@ from .limits import FirmwareLimits
 _BUS = ("de.pengutronix.rauc", "/", "de.pengutronix.rauc.Installer")
 _IDLE = "idle"
 _MAX_TEXT = 160
-# What RAUC says of a bundle that it will never take, whatever is tried; anything else may be the disk.
+# What RAUC 1.13 says of a bundle that it will never take, whatever is tried …
 _REFUSING = (
-    "signature",
-    "verify",
-    "verification",
-    "certificate",
-    "compatible",
-    "version",
+    "signature",  # verification failed, is no CMS, is larger than the bundle
+    "mismatch",  # another board's, or below the image's own version
+    "not allowed",  # a format that is checked only while it is written
+    "too small",  # a bundle of a few bytes; a slot for its image
+    "multiple of 4kib",
+    "invalid",
     "manifest",
-    "bundle format",
-    "invalid bundle",
+    "rejected",
 )
+# … unless that was only because the disk or the memory failed it.
+_FAILING = (
+    "input/output error",
+    "no space left",
+    "read-only file system",
+    "cannot allocate memory",
+    "too many open files",
+    "resource temporarily unavailable",
+    "no such file",
+)
+
+
+def is_refusal(error: str) -> bool:
+    """Tell whether RAUC's last error is about the bundle, and not about what it had to work with."""
+    text = error.lower()
+    return any(word in text for word in _REFUSING) and not any(word in text for word in _FAILING)
 
 
 class SlotInstaller(Protocol):
@@ -92,7 +107,7 @@ class RAUCInstaller:
         error = self._property("LastError")
         if error:
             text = clean_text(error, _MAX_TEXT)
-            if any(word in error.lower() for word in _REFUSING):
+            if is_refusal(error):
                 raise UpdateRefusedError(FirmwareReason.BUNDLE_REFUSED, f"RAUC: {text}")
             raise UpdateWaitsError(FirmwareReason.INSTALL_FAILED, f"RAUC: {text}")
 

@@ -144,9 +144,11 @@ class Box:
         terminal = os.open(self.machine.shell, os.O_RDWR | os.O_NOCTTY)
         try:
             tty.setraw(terminal)
-            # What is typed before the shell is there may get lost: ask until it answers.
+            # What is typed before the shell is there may get lost, also in part, and half a quoted word would swallow
+            # everything after it: ask until it answers, and give up (Ctrl-C) what it waits for.
             deadline = time.monotonic() + BOOT_TIMEOUT_S
             while self._ask(terminal, "true", 3.0) is None:
+                os.write(terminal, b"\x03\n")
                 if time.monotonic() > deadline:
                     pytest.fail(f"the root console does not answer:\n{self.said()[-2000:]}")
             answer = self._ask(terminal, command, timeout_s)

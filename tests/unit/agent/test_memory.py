@@ -6,8 +6,7 @@ import hashlib
 import ssl
 import threading
 
-from omamori_agent import supervisor
-from omamori_agent.memory import code_mappings, give_back
+from omamori_agent.memory import Tidier, code_mappings, give_back, resident_bytes
 from omamori_agent.notify import Notifier
 from omamori_agent.supervisor import Supervisor
 
@@ -36,7 +35,57 @@ def test_everything_works_afterwards() -> None:
     assert ssl.create_default_context() is not None
 
 
-def test_supervisor_tidies_once_things_are_calm(monkeypatch: object) -> None:
+class Memory:
+    """A process that grows, a clock, and what giving memory back did."""
+
+    def __init__(self, resident: int, *, after: int) -> None:
+        self.resident, self.after, self.now_s, self.tidied = resident, after, 0.0, 0
+        self.look = Tidier(self._tidy, resident=lambda: self.resident, now=lambda: self.now_s)
+
+    def _tidy(self) -> None:
+        self.tidied += 1
+        self.resident = self.after
+
+
+SMALL, LARGE = 40 << 20, 45 << 20
+
+
+def test_memory_is_given_back_at_once_and_then_every_minute() -> None:
+    memory = Memory(SMALL, after=SMALL)
+    for second in range(121):
+        memory.now_s = second
+        memory.look()
+    assert memory.tidied == 3
+
+
+def test_much_memory_is_given_back_sooner_but_not_all_the_time() -> None:
+    memory = Memory(LARGE, after=SMALL)
+    memory.look()
+    memory.resident = LARGE
+    memory.now_s = 4.9
+    memory.look()
+    assert memory.tidied == 1
+    memory.now_s = 5.0
+    memory.look()
+    assert (memory.tidied, memory.resident) == (2, SMALL)
+
+
+def test_what_did_not_help_waits_for_its_minute() -> None:
+    memory = Memory(LARGE, after=LARGE)
+    for second in range(60):
+        memory.now_s = second
+        memory.look()
+    assert memory.tidied == 1
+    memory.now_s = 60.0
+    memory.look()
+    assert memory.tidied == 2
+
+
+def test_own_memory_is_known() -> None:
+    assert 4 << 20 < resident_bytes() < 4 << 30
+
+
+def test_supervisor_tidies() -> None:
     stop, tidied = threading.Event(), threading.Event()
 
     class Worker:
@@ -49,7 +98,6 @@ def test_supervisor_tidies_once_things_are_calm(monkeypatch: object) -> None:
         tidied.set()
         stop.set()
 
-    monkeypatch.setattr(supervisor, "_FIRST_TIDY_S", 0.0)  # type: ignore[attr-defined]
     made = Supervisor([Worker()], notifier=Notifier(), stop=stop, stop_s=1, describe=str, tidy=tidy)
     assert made.run() == 0
     assert tidied.is_set()

@@ -72,3 +72,14 @@ def test_a_command_that_takes_too_long(shell: Shell) -> None:
     shell.run("true")
     with pytest.raises(NotReadyError, match="sleep 30"):
         shell.run("sleep 30", timeout_s=0.5)
+
+
+def test_half_a_quoted_word_before_it_listened_swallows_nothing() -> None:
+    bash = SerialBash()
+    os.write(bash._terminal, b"%s\\n' begin\n")
+    shell = Shell(bash.path)
+    try:
+        assert shell.run("echo one; echo 'two'").output == "one\ntwo"
+    finally:
+        shell.close()
+        bash.close()
