@@ -1,8 +1,8 @@
 """Real published lists, which stand outside the repository and are nobody's to give away with it.
 
 They are looked for where $OMAMORI_DATA says, in ``shared/data`` beside this repository, and beside the one that it was
-cloned from. Where there are none at all, the tests that need them are skipped. Where there are some, one that is
-missing fails in continuous integration, as every other skip does (tests/conftest.py).
+cloned from. Without them the tests that need them are skipped on a developer's machine and fail in continuous
+integration, as every other skip does (tests/conftest.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-NONE_AT_ALL = "no real lists on this machine"
 
 
 def _places() -> list[Path]:
@@ -31,7 +30,7 @@ def real_data(name: str) -> Path:
     """Return a file of the real lists, or skip the test."""
     places = [place for place in _places() if place.is_dir()]
     if not places:
-        pytest.skip(NONE_AT_ALL)
+        pytest.skip("no real lists on this machine")
     for place in places:
         if (place / name).exists():
             return place / name

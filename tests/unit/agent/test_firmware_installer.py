@@ -61,7 +61,9 @@ def test_install_that_an_earlier_run_began(service: RAUCService, installer: RAUC
     [
         ("signature verification failed: Verify error: self-signed certificate in certificate chain", True),
         ("Compatible mismatch: Expected 'omamori-x86_64-uefi' but bundle manifest has 'other'", True),
-        ("Bundle version '1.0.0' is lower than the minimum '1.1.0'", True),
+        ("Version mismatch: Expected at least '1.1.0' but bundle manifest has '1.0.0'", True),
+        ("Bundle format 'plain' not allowed", True),
+        ("Failed to read signature from bundle: Input/output error", False),
         ("Failed updating slot root.1: failed to copy data: No space left on device", False),
         ("Failed updating slot root.1: Input/output error", False),
     ],
