@@ -45,6 +45,10 @@ class RestartTimer:
         self._noted_s = self._began_s
         self._requested_s = float("-inf")
 
+    def is_clock_known(self) -> bool:
+        """Tell whether the time of day can be believed."""
+        return self._is_clock_known()
+
     def begin(self, waited_s: int) -> None:
         """Begin to count, with what was waited before."""
         now_s = self._clock.monotonic()

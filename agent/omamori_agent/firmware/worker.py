@@ -351,7 +351,11 @@ class FirmwareWorker:
 
     def _wait_because(self, reason: FirmwareReason, detail: str) -> None:
         """Take note of why it does not go on, and try again later."""
-        pause_s = self._limits.refused_retry_s if reason in _NEWS else self._backoff.next_s()
+        if reason is _R.UNREACHABLE and not self._restart.is_clock_known():
+            # No certificate is valid in 1970: it is the clock that somebody has to look after, not the network.
+            reason, detail = _R.CLOCK_UNKNOWN, f"the time of day is not known, no server can be believed: {detail}"
+        is_slow = reason in _NEWS and reason is not _R.CLOCK_UNKNOWN
+        pause_s = self._limits.refused_retry_s if is_slow else self._backoff.next_s()
         self._due_s = self._clock.monotonic() + pause_s
         record = self.record
         logger.info("firmware %s waits: %s", record.version, detail)

@@ -17,6 +17,7 @@ from omamori_protocol.firmware_release import Importance
 from omamori_protocol.vocabulary import FirmwareReason, FirmwareState, Slot
 from sim.firmware_box import NEVER, TUESDAYS, WELL, FirmwareBox, settings
 from sim.firmware_release import ReleaseSource, noise
+from sim.repository import status
 
 S = FirmwareState
 R = FirmwareReason
@@ -212,6 +213,21 @@ def test_clock_that_is_not_known_leaves_the_longest_wait(box: FirmwareBox) -> No
     assert (box.record.reason, box.wants_restart) == (R.CLOCK_UNKNOWN, False)
     box.steps(2, seconds=3600.0)
     assert box.wants_restart
+
+
+def test_clock_that_is_not_known_is_told_where_no_server_can_be_believed(box: FirmwareBox) -> None:
+    box.release(source())
+    box.is_clock_known = False
+    box.server.behaviours["metadata/timestamp.json"] = status(503)  # as good as a certificate that begins in 2026
+    box.want(settings())
+    box.steps(3)
+    assert (box.state, box.record.reason) == (S.IDLE, R.CLOCK_UNKNOWN)
+    assert "no server can be believed: metadata" in box.part_state()
+    assert box.told == [("1.1.0", S.IDLE, R.CLOCK_UNKNOWN)]
+    box.is_clock_known = True
+    box.server.behaviours.clear()
+    box.steps(6, seconds=30.0)  # not after an hour
+    box.until(S.REBOOT_PENDING)
 
 
 def test_zone_that_the_image_does_not_know_leaves_the_longest_wait(box: FirmwareBox) -> None:
