@@ -5,7 +5,7 @@ PY := .venv/bin/python
 KEYS := build/keys
 ARGS ?=
 
-.PHONY: help setup run test test-fast check format lock image keys supervisor bench bench-wire bench-faults bench-office bench-feed clean distclean
+.PHONY: help setup run test test-fast test-long check format lock image keys supervisor bench bench-wire bench-faults bench-office bench-feed bench-ota clean distclean
 
 help: ## this list
 	@printf 'Omamori: firmware, agent, feeds and cloud of a bridge-mode security appliance\n\n'
@@ -23,7 +23,10 @@ test: setup check ## linters, then every test (builds the image, boots it)
 	@$(PY) -m pytest $(ARGS)
 
 test-fast: setup ## tests without root, image and QEMU
-	@$(PY) -m pytest -m 'not root and not image and not system and not browser' $(ARGS)
+	@$(PY) -m pytest -m 'not root and not image and not system and not browser and not long' $(ARGS)
+
+test-long: setup ## bad firmware, three firmwares in a row and the like: most of an hour
+	@$(PY) -m pytest -m long $(ARGS)
 
 check: setup ## ruff and mypy
 	@.venv/bin/ruff check .
@@ -59,6 +62,9 @@ bench-office: setup ## a hundred office PCs for ten minutes
 
 bench-feed: setup ## bytes, memory and times of feeds (ARGS='--rules DIR --lists DIR' for real ones)
 	@.venv/bin/omamori-lab bench feed $(ARGS)
+
+bench-ota: setup ## size, memory and time of firmware updates, and one in QEMU (ARGS='--only releases')
+	@.venv/bin/omamori-lab bench ota $(ARGS)
 
 lock: setup ## renew the hash locks of the Python dependencies (ARGS=--upgrade for newest)
 	@tools/lock.sh $(ARGS)
