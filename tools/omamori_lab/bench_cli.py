@@ -6,15 +6,25 @@ import argparse
 import dataclasses
 import datetime as dt
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from omamori_signatures.engine import Engine
 
-from . import bench, bench_faults, bench_faults_report, bench_feed, bench_office, bench_wire, bench_wire_report, machine
-from .benchmark import Benchmark, parse_benchmark
+from . import (
+    bench,
+    bench_faults,
+    bench_faults_report,
+    bench_feed,
+    bench_office,
+    bench_ota,
+    bench_wire,
+    bench_wire_report,
+    machine,
+)
+from .benchmark import Benchmark, merge, parse_benchmark
 from .display import Display
 from .native_wire import obtain_programs
 from .rule_set import RuleSet, obtain_rules
@@ -66,10 +76,20 @@ def _feed(options: argparse.Namespace, display: Display) -> Benchmark:
         only=options.only,
         indicators=options.indicators,
     )
+    return _merged(result, options, bench_feed.PARTS)
+
+
+def _merged(result: Benchmark, options: argparse.Namespace, parts: Sequence[str]) -> Benchmark:
+    """Return a result with the parts of an earlier one that were not measured now."""
     before = options.out / "benchmarks" / f"{result.name}.json"
     if not options.only or not before.exists():
         return result
-    return bench_feed.merge(parse_benchmark(before.read_bytes(), before.name), result)
+    return merge(parse_benchmark(before.read_bytes(), before.name), result, parts)
+
+
+def _ota(options: argparse.Namespace, display: Display) -> Benchmark:
+    settings = dataclasses.replace(LabSettings(), state=options.state.absolute(), page_port=0)
+    return _merged(bench_ota.measure(settings, display, only=options.only), options, bench_ota.PARTS)
 
 
 def _faults(options: argparse.Namespace, display: Display) -> Benchmark:
@@ -107,6 +127,7 @@ BENCHES = {
     "feed": _Bench("increments, compiling, activating, lookups, ways back, and published → blocked", _feed),
     "wire": _Bench("bare bridge, stock engine and Omamori at native speed", _wire),
     "faults": _Bench("how long each failure interrupts traffic", _faults),
+    "ota": _Bench("size, memory and time of firmware updates, and an update in QEMU", _ota),
     "office": _Bench("a hundred office PCs for ten minutes", _office),
 }
 
@@ -134,7 +155,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
         type=_names,
         default=[],
         metavar="A,B",
-        help=f"wire, faults and feed: only these; feed: {', '.join(bench_feed.PARTS)}",
+        help=f"wire, faults, feed and ota: only these; feed: {', '.join(bench_feed.PARTS)}; "
+        f"ota: {', '.join(bench_ota.PARTS)}",
     )
     command.add_argument(
         "--rules",

@@ -7,7 +7,6 @@ so. Each part can be measured by itself; what was measured of the others before 
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 import random
 import resource
@@ -21,7 +20,7 @@ from omamori_protocol.feed_manifest import ListKind
 
 from . import bench_feed_chain, machine, products
 from .addresses import NEW_DOMAIN, PC2, ROUTER_IPV4
-from .benchmark import Benchmark, Figure, median
+from .benchmark import MEASURED, Benchmark, Figure, median
 from .errors import SetupError
 from .feed_history import read_histories, read_names
 from .feed_lane import Activation, FeedLane
@@ -43,7 +42,6 @@ _RULES = {"20000": 20_000, "40000": 40_000}
 PARTS = ("prepare", "increments", "compile", *_RULES, "lookups", "chain", "back", "blocked")
 _BUDGET_MIB = 1024
 _MIB = 1 << 20
-_MEASURED = "measured"  # in the details: names of figures by part
 _REMARKS = (
     """\
 **Seconds and bytes.** Packets lost, memory and bytes are what they are; seconds are as good as the machine was free.
@@ -147,26 +145,7 @@ def measure(
         remarks=_REMARKS,
         details={
             **run_.details,
-            _MEASURED: {part: [figure.name for figure in figures] for part, figures in taken.items()},
-        },
-    )
-
-
-def merge(old: Benchmark, new: Benchmark) -> Benchmark:
-    """Return a result with the parts of `new` and, of those that it lacks, what `old` has."""
-    taken: dict[str, list[Figure]] = {}
-    for result in (old, new):
-        figures = {figure.name: figure for figure in result.figures}
-        for part, names in result.details.get(_MEASURED, {}).items():
-            taken[part] = [figures[name] for name in names if name in figures]
-    return dataclasses.replace(
-        new,
-        versions={**old.versions, **new.versions},
-        figures=tuple(figure for part in PARTS for figure in taken.get(part, ())),
-        details={
-            **old.details,
-            **new.details,
-            _MEASURED: {part: [figure.name for figure in figures] for part, figures in taken.items()},
+            MEASURED: {part: [figure.name for figure in figures] for part, figures in taken.items()},
         },
     )
 

@@ -15,6 +15,7 @@ from .errors import SetupError
 
 FORMAT = 1
 MAX_BYTES = 1 << 20
+MEASURED = "measured"  # in the details: names of figures by part
 _PREFACE = """Rendered by `make bench` and `make bench-…` from `docs/benchmarks/*.json`; never edited by hand. Every
 figure is from a real run of the committed code on the machine named beside it. That machine has no hardware
 virtualisation: everything inside the virtual box is slower than on a real one, and only ratios of one run compare. How
@@ -106,6 +107,25 @@ def parse_benchmark(data: bytes, name: str) -> Benchmark:
     if form != FORMAT:
         raise SetupError(f"{name} is no benchmark's result: format {form}", hint=hint)
     return result
+
+
+def merge(old: Benchmark, new: Benchmark, parts: Sequence[str]) -> Benchmark:
+    """Return a result with the parts of `new` and, of those that it lacks, what `old` has."""
+    taken: dict[str, list[Figure]] = {}
+    for result in (old, new):
+        figures = {figure.name: figure for figure in result.figures}
+        for part, names in result.details.get(MEASURED, {}).items():
+            taken[part] = [figures[name] for name in names if name in figures]
+    return dataclasses.replace(
+        new,
+        versions={**old.versions, **new.versions},
+        figures=tuple(figure for part in parts for figure in taken.get(part, ())),
+        details={
+            **old.details,
+            **new.details,
+            MEASURED: {part: [figure.name for figure in figures] for part, figures in taken.items()},
+        },
+    )
 
 
 def render(results: Sequence[Benchmark]) -> str:

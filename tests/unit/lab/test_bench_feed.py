@@ -9,8 +9,8 @@ import pytest
 
 from omamori_agent.feed.lists import check_networks
 from omamori_lab import bench_feed
-from omamori_lab.bench_feed import measure, merge, obtain_indicators
-from omamori_lab.benchmark import Benchmark, Figure
+from omamori_lab.bench_feed import measure, obtain_indicators
+from omamori_lab.benchmark import Benchmark, Figure, merge
 from omamori_lab.errors import SetupError
 from omamori_lab.feed_packs import write_feed_pack
 from omamori_lab.progress import Silence
@@ -62,7 +62,7 @@ def result(**parts: dict[str, float]) -> Benchmark:
 
 def test_part_that_is_measured_again_replaces_what_it_was_and_leaves_the_others() -> None:
     old = result(back={"a": 1, "gone": 2}, compile={"b": 3}, _20000={"c": 4})
-    merged = merge(old, result(back={"a": 5, "new": 6}))
+    merged = merge(old, result(back={"a": 5, "new": 6}), bench_feed.PARTS)
     assert [(figure.name, figure.value) for figure in merged.figures] == [("b", 3), ("c", 4), ("a", 5), ("new", 6)]
     assert merged.details["measured"] == {"compile": ["b"], "20000": ["c"], "back": ["a", "new"]}
     assert set(merged.versions) == {"back", "compile", "_20000"}
