@@ -15,6 +15,8 @@ from omamori_lab.box import BoxState
 from omamori_lab.lab import Lab
 from omamori_lab.settings import LabSettings
 
+from .outcome_table import Outcome, render
+
 
 class Office:
     """The lab of a session, moved from state to state by the tests."""
@@ -67,3 +69,13 @@ def port(mirror: str) -> str:
 @pytest.fixture
 def logs(office: Office) -> Path:
     return office.lab.settings.logs
+
+
+@pytest.fixture(scope="session")
+def outcomes(request: pytest.FixtureRequest) -> Iterator[list[Outcome]]:
+    """What became of bad firmware; printed when all is over."""
+    table: list[Outcome] = []
+    yield table
+    terminal = request.config.pluginmanager.get_plugin("terminalreporter")
+    for line in ["", *render(table)] if terminal is not None and table else []:
+        terminal.write_line(line)

@@ -11,10 +11,13 @@ from omamori_lab.box import ENROLLED, FORWARDING, PROTECTING, RELEASE, BoxState
 from omamori_lab.journal import NETNS, processes_inside, start_ticks
 from omamori_lab.scenes import SCENES, Scene, play
 
+from .refused_firmware import RefusedFirmwareScene
+
 if TYPE_CHECKING:
     from pytest_embedded import Dut
 
     from .conftest import Office
+    from .outcome_table import Outcome
 
 pytestmark = [
     pytest.mark.system,
@@ -78,6 +81,14 @@ def test_scene(office: Office, dut: Dut, scene: Scene) -> None:
     assert not wrong, "\n".join(f"{check.name}: expected {check.expected}, seen {check.seen}" for check in wrong)
     for line in CONSOLE.get(scene.name, []):
         dut.expect(line, timeout=20)
+
+
+@pytest.mark.timeout(900)
+def test_firmware_that_must_never_be_taken(office: Office, outcomes: list[Outcome], tmp_path: Path) -> None:
+    result = play(RefusedFirmwareScene(tmp_path, outcomes), office.protecting())
+    wrong = [check for check in result.checks if not check.ok]
+    assert result.error is None, result.error
+    assert not wrong, "\n".join(f"{check.name}: expected {check.expected}, seen {check.seen}" for check in wrong)
 
 
 def test_no_unit_has_failed_and_the_agent_is_small(office: Office) -> None:

@@ -49,23 +49,46 @@ class FirmwareDesk:
         self._settings = settings
         self._repository = repository
         self._releases = settings.run / "releases"
-        self._newest: Path | None = None
+        self._kept: Path | None = None
+        self._published: list[Path] = []
 
     def publish_next(self) -> PublishedFirmware:
-        """Build the version after the newest one, and publish it with the way from there."""
-        before = self._newest or self._release(self._settings.image)
+        """Build the version after the newest one, and publish it with the way from what boxes have by now."""
         image = self._settings.image.with_name(f"{self._settings.image.name}-next")
-        version = _next_version(_record(before)["version"])
-        products.build_image(self._settings.keys, image, self._settings.flavour, version=version)
-        release = self._release(image)
+        products.build_image(self._settings.keys, image, self._settings.flavour, version=self.next_version())
+        return self.publish_image(image)
+
+    def next_version(self) -> str:
+        """Return the version after the newest one that was published."""
+        return _next_version(_record(self._published[-1] if self._published else self._before())["version"])
+
+    def publish_image(self, image: Path, *, is_kept: bool = True) -> PublishedFirmware:
+        """Publish an image with the way from what boxes have by now.
+
+        Args:
+            image: Artifact directory.
+            is_kept: Boxes stay with it: the next way begins there.
+        """
+        before, release = self._before(), self._release(image)
         products.call("omamori-ota", "delta", "--from", before, "--to", release, timeout_s=_MAKE_TIMEOUT_S)
-        products.call("omamori-ota", "firmware", "publish", self._settings.keys, self._repository, before, release)
-        self._newest = release
+        fresh = [path for path in (before, release) if path not in self._published]
+        products.call("omamori-ota", "firmware", "publish", self._settings.keys, self._repository, *fresh)
+        self._published += fresh
+        if is_kept:
+            self._kept = release
         record = _record(release)
         lengths = {payload["kind"]: int(payload["length"]) for payload in record["payloads"]}
         return PublishedFirmware(
-            version, int(record["bundle"]["length"]), full_bytes=lengths["full"], delta_bytes=lengths["delta"]
+            str(record["version"]),
+            int(record["bundle"]["length"]),
+            full_bytes=lengths["full"],
+            delta_bytes=lengths["delta"],
         )
+
+    def _before(self) -> Path:
+        if self._kept is None:
+            self._kept = self._release(self._settings.image)
+        return self._kept
 
     def fetched_bytes(self, release: PublishedFirmware) -> int:
         """Return how many bytes of a release's targets were served so far."""
