@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from omamori_protocol.messages import Event
 from omamori_protocol.vocabulary import EventKind
 
-from . import desired, engine, feed, ledger, wifi
+from . import desired, engine, feed, ledger, timekeeping, wifi
 from .address.part import AddressPart
 from .clock import SystemClock
 from .config import AgentConfig
@@ -117,6 +117,7 @@ def build(config: AgentConfig, clock: Clock | None = None) -> Agent:
         heartbeat,
         health,
         ledger.build(config, spool, status, clock),
+        timekeeping.build(config, spool, report=console.line, boottime_s=desired.boottime_s),
         desired_worker,
         wifi.WifiWorker(wifi_part),
         *engine_feature.workers,

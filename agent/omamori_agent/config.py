@@ -131,6 +131,11 @@ class Paths:
         """What the settings service shall make of the network; everybody may read it."""
         return self.state / "address/settings.json"
 
+    @property
+    def time_known(self) -> Path:
+        """The last time known to be right; everybody may read it."""
+        return self.state / "time/known"
+
     # Volatile and kernel.
 
     @property
@@ -187,6 +192,11 @@ class Paths:
     def restart_request(self) -> Path:
         """A file that appears here restarts the box in an orderly way."""
         return self.run / "firmware/reboot"
+
+    @property
+    def time_wanted(self) -> Path:
+        """What the time service shall make of the clocks."""
+        return self.run / "time/wanted.json"
 
     @property
     def stick(self) -> Path:
