@@ -47,7 +47,9 @@ def build(
     """
     limits = limits or FeedLimits()
     store = FeedStore(config.paths, reserve_bytes=limits.reserve_bytes)
-    fetcher = HTTPSFetcher(config.paths.service_ca, store.download_path.parent, limits)
+    fetcher = HTTPSFetcher(
+        config.paths.service_ca, store.download_path.parent, limits, proxy=config.provision.proxy
+    )
     repository = FeedRepository(
         base_url=config.provision.repository_url,
         device=config.device,

@@ -1,7 +1,7 @@
 """Downloads for TUF over HTTPS, with a bound on everything a server can do to us.
 
-* Only https, only the service CA, no redirects, no proxies, no compression. (Conformance tests talk plain http to
-  this machine.)
+* Only https, only the service CA, no redirects, no compression. (Conformance tests talk plain http to this machine.)
+* Through the office's proxy, if the provision file names one; TLS with the server itself runs inside.
 * Every download has a deadline that no server can stretch, however slowly it drips: headers and body alike.
 * One kept connection: a refresh is a handful of small requests.
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import socket
 import ssl
 import tempfile
 import time
@@ -21,8 +22,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import urllib3
+import urllib3.connection
 from tuf.api import exceptions
 from tuf.ngclient.fetcher import FetcherInterface
+
+from omamori_agent.proxy import Proxy, connect
 
 from .limits import FeedLimits
 
@@ -69,6 +73,26 @@ def _context(ca_file: Path | None, deadline: _Deadline) -> ssl.SSLContext:
     return context
 
 
+def _pool_through(proxy: Proxy) -> type[urllib3.HTTPSConnectionPool]:
+    class Connection(urllib3.connection.HTTPSConnection):
+        """Connection through the proxy; urllib3's own way reads the proxy's answer without a deadline."""
+
+        def _new_conn(self) -> socket.socket:
+            try:
+                return connect(self.host, self.port or 443, proxy, float(self.timeout or 0))
+            except TimeoutError as err:
+                raise urllib3.exceptions.ConnectTimeoutError(self, "too slow") from err
+            except OSError as err:
+                raise urllib3.exceptions.NewConnectionError(self, str(err)) from err
+
+    class Pool(urllib3.HTTPSConnectionPool):
+        """Pool of such connections."""
+
+        ConnectionCls = Connection
+
+    return Pool
+
+
 class HTTPSFetcher(FetcherInterface):
     """What the TUF client downloads with; one thread uses it.
 
@@ -77,11 +101,19 @@ class HTTPSFetcher(FetcherInterface):
         download_dir: Where larger downloads are written; exists when one begins.
         limits: Times and speeds.
         is_loopback_http_allowed: Whether this machine itself may be asked without TLS.
+        proxy: Host and port of the office's proxy, or None.
     """
 
     def __init__(
-        self, ca_file: Path | None, download_dir: Path, limits: FeedLimits, *, is_loopback_http_allowed: bool = False
+        self,
+        ca_file: Path | None,
+        download_dir: Path,
+        limits: FeedLimits,
+        *,
+        is_loopback_http_allowed: bool = False,
+        proxy: Proxy | None = None,
     ) -> None:
+        self._proxy = proxy
         self._ca_file = ca_file
         self._is_loopback_http_allowed = is_loopback_http_allowed
         self._download_dir = download_dir
@@ -195,6 +227,9 @@ class HTTPSFetcher(FetcherInterface):
                 # Once more, because the server may have closed a kept connection just now.
                 retries=urllib3.Retry(total=1, redirect=False, status=0, backoff_factor=0),
             )
+            if self._proxy is not None:
+                classes = self._pool.pool_classes_by_scheme
+                self._pool.pool_classes_by_scheme = {**classes, "https": _pool_through(self._proxy)}
         return self._pool
 
 

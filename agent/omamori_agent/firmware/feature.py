@@ -73,7 +73,7 @@ def build(
     paths, release = config.paths, config.release
     store = FirmwareStore(paths.firmware, reserve_bytes=limits.reserve_bytes)
     desk = FirmwareDesk()
-    fetcher = make_fetcher(paths.service_ca, store.download, limits)
+    fetcher = make_fetcher(paths.service_ca, store.download, limits, config.provision.proxy)
     probes = BoxProbes(paths, status, Canary(control, tries=_CANARY_TRIES))
     worker = FirmwareWorker(
         config=config,

@@ -1,7 +1,7 @@
 """The bytes of a payload from some place on: over HTTPS by Range, or from a stick.
 
-Nothing is believed here but lengths: a server must answer exactly what was asked for. No redirects, no proxies, no
-compression; a stall or a trickle ends the stream, and whoever reads goes on where it ended.
+Nothing is believed here but lengths: a server must answer exactly what was asked for. No redirects, no compression; a
+stall or a trickle ends the stream, and whoever reads goes on where it ended.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tuf.ngclient.fetcher import FetcherInterface
 
 from omamori_agent.feed.fetcher import HTTPSFetcher
 from omamori_agent.feed.limits import FeedLimits
+from omamori_agent.proxy import Proxy
 from omamori_protocol.vocabulary import FirmwareReason
 
 from .errors import UpdateInterruptedError, UpdateWaitsError
@@ -209,7 +210,7 @@ def _open_on_stick(directory: Path, url: str) -> Iterator[tuple[IO[bytes], int]]
         yield file, facts.st_size
 
 
-def make_fetcher(ca_file: Path, download_dir: Path, limits: FirmwareLimits) -> HTTPSFetcher:
+def make_fetcher(ca_file: Path, download_dir: Path, limits: FirmwareLimits, proxy: Proxy | None = None) -> HTTPSFetcher:
     """Return a fetcher with the bounds of firmware updates."""
     return HTTPSFetcher(
         ca_file,
@@ -220,6 +221,7 @@ def make_fetcher(ca_file: Path, download_dir: Path, limits: FirmwareLimits) -> H
             request_s=limits.request_s,
             min_bytes_per_s=limits.min_bytes_per_s,
         ),
+        proxy=proxy,
     )
 
 

@@ -18,6 +18,7 @@ from cryptography import x509
 
 from omamori_agent.config import EnrolmentLimits
 from omamori_agent.errors import RejectedError, SetupError, TransientError
+from omamori_agent.proxy import connect
 from omamori_agent.text import clean_text
 from omamori_protocol.provision import Provision
 
@@ -92,16 +93,22 @@ class EnrolmentClient:
     def _exchange(self, body: bytes) -> tuple[int, bytes]:
         url = urlsplit(self._provision.enrolment_url)
         deadline = time.monotonic() + self._limits.deadline_s
-        connection = http.client.HTTPSConnection(
-            str(url.hostname), url.port or 443, timeout=self._limits.timeout_s, context=self._context()
-        )
+        host, port = str(url.hostname), url.port or 443
+        context = self._context()
+        connection = http.client.HTTPSConnection(host, port, timeout=self._limits.timeout_s, context=context)
         try:
+            plain = connect(host, port, self._provision.proxy, self._limits.timeout_s)
+            try:
+                connection.sock = context.wrap_socket(plain, server_hostname=host)
+            except BaseException:
+                plain.close()
+                raise
             connection.request("POST", url.path + PATH, body, self._headers())
             response = connection.getresponse()
             return response.status, self._read(response, deadline)
         except (OSError, http.client.HTTPException) as err:
             raise EnrolmentUnreachableError(
-                f"enrolment server {url.hostname}:{url.port or 443}: {clean_text(str(err), 160) or type(err).__name__}"
+                f"enrolment server {host}:{port}: {clean_text(str(err), 160) or type(err).__name__}"
             ) from err
         finally:
             connection.close()

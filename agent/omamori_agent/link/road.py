@@ -9,24 +9,17 @@ Not PySocks, which paho would use: it takes the first line of a proxy's answer a
 from __future__ import annotations
 
 import dataclasses
-import re
 import socket
 import ssl
 import time
 
+from omamori_agent.proxy import HeadError, connect_through, left_s, read_head
 from omamori_agent.text import clean_text
 from omamori_protocol.provision import Provision
 
 from .websocket import WebSocket, WebSocketError, expected_answer, new_key
 
 WEBSOCKET_PATH = "/mqtt"
-_MAX_HEAD_BYTES = 8192
-_STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})(?: [^\r\n]*)?")
-_HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n]*?)[ \t]*")
-
-
-class RoadError(ConnectionError):
-    """This way does not lead to the broker now."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,14 +41,15 @@ class Road:
         """Return an encrypted connection.
 
         Raises:
-            OSError: There is no way through; `ssl.SSLError` and `RoadError` are such.
+            OSError: There is no way through; `ssl.SSLError` and `HeadError` are such.
         """
         deadline_s = time.monotonic() + timeout_s
-        plain = socket.create_connection(self.proxy or (self.host, self.port), timeout=timeout_s)
+        if self.proxy is None:
+            plain = socket.create_connection((self.host, self.port), timeout=timeout_s)
+        else:
+            plain = connect_through(self.proxy, self.host, self.port, timeout_s)
         try:
-            if self.proxy is not None:
-                _pass_proxy(plain, self.host, self.port, deadline_s)
-            plain.settimeout(_left_s(deadline_s))
+            plain.settimeout(left_s(deadline_s))
             encrypted = context.wrap_socket(plain, server_hostname=self.host)
         except BaseException:
             plain.close()
@@ -82,15 +76,6 @@ def roads(provision: Provision) -> list[Road]:
     return [Road(provision.broker_host, port, websocket, via) for via in vias for port, websocket in ends]
 
 
-def _pass_proxy(sock: socket.socket, host: str, port: int, deadline_s: float) -> None:
-    target = f"{host}:{port}"
-    sock.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode("ascii"))
-    status, _headers = _read_head(sock, deadline_s, "proxy")
-    if not 200 <= status < 300:
-        wanted = " (it wants a login, which is not supported)" if status == 407 else ""
-        raise RoadError(f"proxy: refused with {status}{wanted}")
-
-
 def _upgrade(sock: ssl.SSLSocket, host: str, port: int, deadline_s: float) -> None:
     key = new_key()
     lines = [
@@ -103,9 +88,9 @@ def _upgrade(sock: ssl.SSLSocket, host: str, port: int, deadline_s: float) -> No
         "Sec-WebSocket-Protocol: mqtt",
     ]
     sock.sendall("\r\n".join([*lines, "", ""]).encode("ascii"))
-    status, headers = _read_head(sock, deadline_s, "websocket")
+    status, headers = read_head(sock, deadline_s, "websocket")
     if status != 101:
-        raise RoadError(f"websocket: refused with {status}")
+        raise HeadError(f"websocket: refused with {status}")
     wanted = {
         "upgrade": "websocket",
         "sec-websocket-accept": expected_answer(key),
@@ -117,34 +102,3 @@ def _upgrade(sock: ssl.SSLSocket, host: str, port: int, deadline_s: float) -> No
             raise WebSocketError(f"websocket: the answer's {name} is {clean_text(found, 40)!r}")
     if "upgrade" not in headers.get("connection", "").lower() or "sec-websocket-extensions" in headers:
         raise WebSocketError("websocket: not what was asked for")
-
-
-def _read_head(sock: socket.socket, deadline_s: float, who: str) -> tuple[int, dict[str, str]]:
-    """Return status and headers of an answer, reading not a byte of what follows them."""
-    head = bytearray()
-    while not head.endswith(b"\r\n\r\n"):
-        sock.settimeout(_left_s(deadline_s))
-        byte = sock.recv(1)
-        if not byte:
-            raise RoadError(f"{who}: ends in the middle of its answer")
-        head += byte
-        if len(head) > _MAX_HEAD_BYTES:
-            raise RoadError(f"{who}: an answer of more than {_MAX_HEAD_BYTES} bytes")
-    first, *rest = bytes(head[:-4]).split(b"\r\n")
-    status = _STATUS.fullmatch(first)
-    if status is None:
-        raise RoadError(f"{who}: not an HTTP answer")
-    headers: dict[str, str] = {}
-    for line in rest:
-        match = _HEADER.fullmatch(line)
-        if match is None:
-            raise RoadError(f"{who}: not an HTTP header")
-        headers[match[1].decode("ascii").lower()] = match[2].decode("latin-1")
-    return int(status[1]), headers
-
-
-def _left_s(deadline_s: float) -> float:
-    left_s = deadline_s - time.monotonic()
-    if left_s <= 0:
-        raise TimeoutError("takes too long")
-    return left_s

@@ -1,6 +1,7 @@
 """The box gets exactly one identity, at any power cut and from any server, or a clear refusal."""
 
 import base64
+import dataclasses
 import datetime as dt
 import logging
 import stat
@@ -31,6 +32,7 @@ from sim.clock import ManualClock
 from sim.enrolment import SimulatedEnrolment, enrolment_server
 from sim.pki import DAY, Authority, key_pem, name
 from sim.power import PowerCut, count_steps, power_cut_before
+from sim.proxy import Proxy
 
 LIMITS = EnrolmentLimits(timeout_s=5, deadline_s=5, retry_first_s=0.01, retry_cap_s=0.02, refused_retry_s=900)
 DEVICE_CA = Authority("Device CA")
@@ -162,6 +164,18 @@ def test_unreachable_server_is_asked_again_soon(store: IdentityStore, tmp_path: 
     assert station.lines == []
     with pytest.raises(EnrolmentUnreachableError, match="localhost:1"):
         enroller.enroll(b"x")
+
+
+def test_enrolment_goes_through_the_offices_proxy(
+    store: IdentityStore, server: SimulatedEnrolment, tmp_path: Path
+) -> None:
+    proxy = Proxy({int(server.url.rpartition(":")[2])})
+    behind = dataclasses.replace(provision(server.url), proxy=("127.0.0.1", proxy.port))
+    station = Station(store, EnrolmentClient(behind, str(tmp_path / "ca.pem"), LIMITS))
+    station.worker.step()
+    assert station.holder.get() is not None
+    assert len(proxy.requests) == 1
+    proxy.close()
 
 
 def test_back_off_grows_to_its_cap(store: IdentityStore) -> None:
