@@ -15,8 +15,8 @@
  *   strike                        fails the fifth time in one trial: something does not stop failing
  *   migration                     fails in a trial: the data could not be carried over
  * A failure of the last three makes the service manager restart the machine, which then starts the committed slot.
- *   starting                      the initrd says: fails when the committed slot got nowhere three times, and the other
- *                                 slot, which was good once, is to be started instead, once
+ *   starting                      the initrd says: a trial has begun; or the committed slot starts, which fails when it
+ *                                 got nowhere three times and the other, which was good once, is to be started, once
  *   settled                       this start got somewhere
  *   rescue                        the initrd cannot open this slot's root: the other one, once, if there is one
  *
@@ -842,11 +842,18 @@ static int command_starting(struct slot slots[SLOTS])
 	char path[PATH_MAX], text[TEXT];
 	unsigned long long starts = 0;
 	struct order order;
+	const char *end;
 	int now = booted();
 
 	read_order(&order);
-	if (now < 0 || committed(slots, &order) != now)
+	if (now < 0)
 		return 0;
+	if (committed(slots, &order) != now) {
+		/* A trial that ends before our service runs has been a trial all the same. */
+		if (read_attempt(&end) == now && !strcmp(end, "set"))
+			write_attempt(now, "started");
+		return 0;
+	}
 	place(path, STATE "/starts");
 	read_number(&starts, path);
 	if (starts >= MAX_STARTS && start_other(slots, &order, now)) {

@@ -68,14 +68,14 @@ BAD_IMAGES = (
     BadImage(
         "kernel panic",
         _replace(_INIT, _START, f"echo c >/proc/sysrq-trigger\n{_START}"),
-        frozenset({"not-started"}),
+        frozenset({"interrupted"}),
         "Kernel panic - not syncing",
         300.0,
     ),
     BadImage(
         "init hangs",
         _replace(_INIT, _START, f"while :; do sleep 3600; done\n{_START}"),
-        frozenset({"not-started"}),
+        frozenset({"interrupted"}),
         "",
         600.0,
     ),

@@ -54,7 +54,7 @@ class AttemptEnd(enum.StrEnum):
 
 
 _ENDS = {
-    AttemptEnd.NEVER_STARTED: (_R.NOT_STARTED, "the firmware was not started"),
+    AttemptEnd.NEVER_STARTED: (_R.NOT_STARTED, "the machine did not start the firmware, or it found no root file system"),
     AttemptEnd.INTERRUPTED: (_R.INTERRUPTED, "the trial ended with the power, by a panic or by the watchdog"),
     AttemptEnd.DEADLINE: (_R.DEADLINE, "the trial was not over in time"),
     AttemptEnd.CRASH_LOOP: (_R.CRASH_LOOP, "a service died again and again"),

@@ -59,10 +59,15 @@ def test_install_that_an_earlier_run_began(service: RAUCService, installer: RAUC
 @pytest.mark.parametrize(
     ("error", "is_final"),
     [
-        ("signature verification failed: Verify error: self-signed certificate in certificate chain", True),
-        ("Compatible mismatch: Expected 'omamori-x86_64-uefi' but bundle manifest has 'other'", True),
-        ("Version mismatch: Expected at least '1.1.0' but bundle manifest has '1.0.0'", True),
+        # As RAUC 1.13 says it, see tests/integration/image/test_image_update.py.
+        ("signature verification failed: Verify error: unable to get local issuer certificate", True),
+        ("Version mismatch: Expected at least '0.1.0' but bundle manifest has '0.0.9'", True),
+        ("Compatible mismatch: Expected 'omamori-x86_64-uefi' but bundle manifest has 'omamori-other'", True),
         ("Bundle format 'plain' not allowed", True),
+        ("Invalid bundle format: Signature size (5208776131293826639) exceeds bundle size", True),
+        ("Invalid bundle format: Signature data is no valid CMS", True),
+        ("Invalid bundle format: Failed to seek to end of bundle: Error seeking in file: Invalid argument", True),
+        ("Failed mounting bundle: Unexpected dm-verity status 'C' (instead of '\\0')", False),
         ("Failed to read signature from bundle: Input/output error", False),
         ("Failed updating slot root.1: failed to copy data: No space left on device", False),
         ("Failed updating slot root.1: Input/output error", False),

@@ -325,7 +325,10 @@ def test_firmware_that_never_starts_is_tried_three_times(box: FirmwareBox) -> No
         box.steps(3, seconds=7 * 3600.0)
     box.steps(10, seconds=7 * 3600.0)
     assert (box.state, box.record.trials) == (S.ROLLED_BACK, 3)
-    assert box.part_state() == "refused: not-started: the firmware was not started"
+    assert (
+        box.part_state()
+        == "refused: not-started: the machine did not start the firmware, or it found no root file system"
+    )
     assert box.slots.calls.count("activate") == 3
 
 

@@ -276,6 +276,16 @@ def test_activation_that_never_reached_the_kernel_is_told(rig: Rig) -> None:
     assert rig.start()["attempt"] == {"slot": "B", "end": "never-started"}
 
 
+def test_trial_that_ends_before_our_service_has_been_one(rig: Rig) -> None:
+    rig.start()
+    rig.fill_other()
+    rig.ok("set-primary", "B")
+    rig.path("BootNext").unlink()
+    (rig.top / "run/omamori/slot").write_text("B\n")
+    rig.ok("starting")  # the initrd, which found the root file system; what came then panicked
+    assert rig.start()["attempt"] == {"slot": "B", "end": "interrupted"}
+
+
 def test_cut_between_intent_and_bootnext_leaves_the_old_slot(rig: Rig) -> None:
     rig.start()
     rig.fill_other()
