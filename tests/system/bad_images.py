@@ -21,13 +21,12 @@ _STEP = '''
 
 from pathlib import Path
 
-PATHS = ("desired",)
+PATHS = ("desired/document.cose", "desired/state.json")
 
 
 def apply(state: Path) -> None:
     """Half of it is done when it fails."""
-    for path in sorted((state / "desired").iterdir()):
-        path.unlink()
+    (state / "desired/document.cose").unlink()
     raise KeyError("ring")
 '''
 
