@@ -214,7 +214,7 @@ def test_new_version_is_tried_once_and_stays_when_committed(boot, disk: tuple[Pa
     assert "[integrity]" in box.shell("cat /sys/kernel/security/lockdown")
 
     mark = len(box.said())
-    box.shell("(sleep 1; echo c >/proc/sysrq-trigger) &")
+    box.shell("(sleep 1; echo c >/proc/sysrq-trigger) & true")
     box.wait("Kernel panic", since=mark)
     assert box.wait(STARTED, since=mark)["slot"] == "A"
     told = facts(box)
