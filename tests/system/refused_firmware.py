@@ -178,6 +178,9 @@ class RefusedFirmwareScene:
         def prepare() -> Iterator[None]:
             publish()
             lab.box.shell("date -s @1000")
+            # What was connected stays so; a box that starts in 1970 has no connection to go on with.
+            lab.surroundings.services["nginx"].stop()
+            lab.surroundings.services["nginx"].start()
             try:
                 yield
             finally:
