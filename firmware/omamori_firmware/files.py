@@ -70,24 +70,27 @@ def copy_tree(source: Path, target: Path) -> None:
             copy_file(path, target / relative)
 
 
-def copy_sparse(source: Path, target: Path, *, offset: int = 0) -> None:
+def copy_sparse(source: Path, target: Path, *, offset: int = 0, part: tuple[int, int] | None = None) -> None:
     """Copy a file's data into another at an offset, and leave its holes holes.
 
     Args:
         source: File to read.
         target: File to write; made if absent, other bytes in it stay.
         offset: Where the first byte goes.
+        part: First byte and length of what is copied; by default all of it.
     """
-    size = source.stat().st_size
+    first, length = part or (0, source.stat().st_size)
+    size = first + length
+    offset -= first
     target_flags = os.O_WRONLY | os.O_CREAT
     with source.open("rb") as reader, os.fdopen(os.open(target, target_flags, 0o644), "wb", 0) as writer:
-        position = 0
+        position = first
         while position < size:
             try:
                 start = os.lseek(reader.fileno(), position, os.SEEK_DATA)
             except OSError:
                 break  # only a hole is left
-            end = os.lseek(reader.fileno(), start, os.SEEK_HOLE)
+            end = min(os.lseek(reader.fileno(), start, os.SEEK_HOLE), size)
             _copy_range(reader.fileno(), writer.fileno(), start, end, offset)
             position = end
         if os.fstat(writer.fileno()).st_size < offset + size:

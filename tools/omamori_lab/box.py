@@ -23,6 +23,7 @@ from . import addresses
 from .console import Console
 from .errors import BoxError, NotReadyError
 from .journal import Journal
+from .power_cut import Recorder
 from .shell import Shell, ShellResult
 from .topology import Topology
 
@@ -80,6 +81,7 @@ class Box:
         workdir: For logs and sockets.
         memory_mib: Memory of the guest.
         on_line: Told every line of the console.
+        recorder: Records every write of it; None: nothing is recorded.
 
     Attributes:
         boots: How often it was switched on.
@@ -96,6 +98,7 @@ class Box:
         workdir: Path,
         memory_mib: int = 1024,
         on_line: Callable[[str], None] = lambda _: None,
+        recorder: Recorder | None = None,
     ) -> None:
         self._disk = disk
         self._variables = variables
@@ -103,6 +106,7 @@ class Box:
         self._journal = journal
         self._workdir = workdir
         self._memory_mib = memory_mib
+        self._recorder = recorder
         self._machine: Machine | None = None
         self._shell: Shell | None = None
         self._pid: int | None = None
@@ -153,6 +157,9 @@ class Box:
             ),
             workdir=self._workdir,
         )
+        if self._recorder is not None:
+            recording = self._recorder.prepare(self._disk, self._variables)
+            config = dataclasses.replace(config, disk_log=recording.disk_log, vars_log=recording.vars_log)
         machine = Machine(config, find_tools(source_tree(), Cache(default_directory())))
         self._mark = self.console.mark()
         self._powered_s = time.monotonic()
@@ -161,6 +168,8 @@ class Box:
             machine.start()
         except ImageError as err:
             raise BoxError(str(err), hint=err.hint) from err
+        if self._recorder is not None:
+            self._recorder.begin()
         self.boots += 1
         self._pid = machine.pid
         self._journal.add_process(self._pid, "box")
@@ -175,6 +184,8 @@ class Box:
             self._shell.close()
             self._shell = None
         machine.kill()
+        if self._recorder is not None:
+            self._recorder.end()
         self.console.detach()
         if self._pid is not None:
             self._journal.remove_process(self._pid)

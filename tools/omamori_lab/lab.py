@@ -16,6 +16,7 @@ from .errors import SetupError
 from .journal import Journal, owned
 from .office import Client
 from .portal import Portal, identity
+from .power_cut import Recorder
 from .progress import Progress, Silence
 from .settings import SERIAL, LabSettings
 from .surroundings import Listeners, Surroundings
@@ -34,6 +35,7 @@ class Lab:
     Attributes:
         durations_s: How long the stages took, in seconds.
         image: Manifest of the image.
+        recorder: Records every write of the box; None if that was not asked for.
     """
 
     def __init__(self, settings: LabSettings, progress: Progress | None = None) -> None:
@@ -45,6 +47,7 @@ class Lab:
         self._surroundings: Surroundings | None = None
         self._box: Box | None = None
         self._journal: Journal | None = None
+        self.recorder = Recorder(settings.recordings) if settings.recordings is not None else None
 
     @contextlib.contextmanager
     def surrounded(self) -> Iterator[None]:
@@ -161,6 +164,7 @@ class Lab:
             workdir=out,
             memory_mib=self.settings.memory_mib,
             on_line=lambda text: self._progress.moment(f"box: {text}"),
+            recorder=self.recorder,
         )
 
     @contextlib.contextmanager

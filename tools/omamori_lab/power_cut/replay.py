@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from .write_log import Entry, Flag, WriteLog
@@ -38,10 +38,12 @@ class Cut:
     Attributes:
         boundary: So many flushes had ended.
         seed: Which of the writes after the last flush arrived; None: none but those that were forced (FUA).
+        before: Number of the first request that had not been made yet; None: everything up to the next flush had.
     """
 
     boundary: int
     seed: int | None = None
+    before: int | None = None
 
     def __str__(self) -> str:
         return f"flush {self.boundary}" + (f", subset {self.seed}" if self.seed is not None else "")
@@ -68,11 +70,20 @@ class Replay:
         disk: A copy of the disk as it was when the log began; changed.
         log: What was written to it.
         in_order: It keeps what it is given at once and in order, as flash memory does: each write is a boundary.
+        changed: Told each part of the disk that was written, offset and length in bytes.
     """
 
-    def __init__(self, disk: Path, log: WriteLog, *, in_order: bool = False) -> None:
+    def __init__(
+        self,
+        disk: Path,
+        log: WriteLog,
+        *,
+        in_order: bool = False,
+        changed: Callable[[int, int], None] = lambda _offset, _length: None,
+    ) -> None:
         self._disk = disk
         self._log = log
+        self._changed = changed
         self._entries = log.entries() if not in_order else _each_flushed(log)
         self._pending: list[Entry] = []
         self._undo: list[tuple[int, bytes]] = []
@@ -97,9 +108,10 @@ class Replay:
             if not self._pass_barrier():
                 return False
         self._look_ahead()
-        forced = [entry for entry in self._open() if entry.flags & Flag.FUA]
+        made = [entry for entry in self._open() if cut.before is None or entry.number < cut.before]
+        forced = [entry for entry in made if entry.flags & Flag.FUA]
         chance = random.Random(cut.seed)  # noqa: S311 - to be repeatable, not secret
-        chosen = [] if cut.seed is None else self._draw(chance)
+        chosen = [] if cut.seed is None else _draw(made, chance)
         self._try([*forced, *chosen], chance if cut.seed is not None else None)
         return True
 
@@ -112,6 +124,7 @@ class Replay:
             for entry in self._open():
                 stream.seek(entry.offset)
                 stream.write(self._log.read(entry))
+        self._tell((entry.offset, entry.length) for entry in self._open())
         self._pending = [dataclasses.replace(barrier, flags=barrier.flags & ~Flag.FLUSH)] if barrier.changes else []
         self._boundary += 1
         return True
@@ -130,10 +143,9 @@ class Replay:
                 return
         self._is_over = True
 
-    def _draw(self, chance: random.Random) -> list[Entry]:
-        writes = [entry for entry in self._open() if not entry.flags & Flag.FUA]
-        chance.shuffle(writes)
-        return writes[: chance.randint(0, len(writes))]
+    def _tell(self, parts: Iterable[tuple[int, int]]) -> None:
+        for offset, length in parts:
+            self._changed(offset, length)
 
     def _try(self, entries: Sequence[Entry], chance: random.Random | None) -> None:
         """Let requests arrive, some torn; remember what was there."""
@@ -146,13 +158,21 @@ class Replay:
                 self._undo.append((entry.offset, stream.read(len(data))))
                 stream.seek(entry.offset)
                 stream.write(data)
+        self._tell((offset, len(data)) for offset, data in self._undo)
 
     def _take_back(self) -> None:
         with self._disk.open("r+b") as stream:
             for offset, data in reversed(self._undo):
                 stream.seek(offset)
                 stream.write(data)
-        self._undo = []
+        undone, self._undo = self._undo, []
+        self._tell((offset, len(data)) for offset, data in undone)
+
+
+def _draw(made: Sequence[Entry], chance: random.Random) -> list[Entry]:
+    writes = [entry for entry in made if not entry.flags & Flag.FUA]
+    chance.shuffle(writes)
+    return writes[: chance.randint(0, len(writes))]
 
 
 def _each_flushed(log: WriteLog) -> Iterator[Entry]:

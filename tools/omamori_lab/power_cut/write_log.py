@@ -59,6 +59,11 @@ class Entry:
         return bool(self.flags & Flag.FLUSH)
 
     @property
+    def is_discard(self) -> bool:
+        """Whether it gives its place away; the log has no bytes for it."""
+        return bool(self.flags & Flag.DISCARD)
+
+    @property
     def changes(self) -> bool:
         """Whether it changes bytes of the disk."""
         return self.length > 0 and not self.flags & Flag.MARK
