@@ -97,13 +97,14 @@ def _serve(config: CloudConfig, arguments: argparse.Namespace) -> int:
 
 
 def _migrate(config: CloudConfig, _arguments: argparse.Namespace) -> int:
-    before, after = migrate(open_database(config.database_url))
+    engine = open_database(config.database_url, password_file=config.database_password_file, lasting=False)
+    before, after = migrate(engine)
     print(f"schema {after}" if before == after else f"schema {before or 'none'} -> {after}")
     return 0
 
 
 def _reader(config: CloudConfig) -> Reader:
-    engine = open_database(config.database_url)
+    engine = open_database(config.database_url, password_file=config.database_password_file, lasting=False)
     check_schema(engine)
     return Reader(engine)
 

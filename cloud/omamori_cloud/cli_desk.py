@@ -73,7 +73,7 @@ def _explain(config: CloudConfig, arguments: argparse.Namespace) -> int:
 
 
 def _open(config: CloudConfig) -> tuple[Reader, ReportStore]:
-    engine = open_database(config.database_url)
+    engine = open_database(config.database_url, password_file=config.database_password_file, lasting=False)
     check_schema(engine)
     return Reader(engine), ReportStore(engine, allow_file=config.feed.allow_file)
 

@@ -15,7 +15,8 @@ An unknown key is an error: a misspelt key must not silently mean the default. P
     key = "ingest.key"
 
     [database]
-    url = "sqlite:////var/lib/omamori-cloud/cloud.db"
+    url = "sqlite:////var/lib/omamori-cloud/cloud.db"   # or "postgresql+psycopg://omamori@db.example/omamori"
+    password_file = "database.password" # PostgreSQL's; a URL with a password is refused
 
     [names]                             # what the owner calls a box
     ZA35-000001 = "本社"
@@ -89,6 +90,7 @@ class CloudConfig:
     broker: BrokerConfig
     database_url: str
     state_dir: Path
+    database_password_file: Path | None = None
     listen: str = "127.0.0.1:8080"
     hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "[::1]")  # accepted Host headers
     default_language: str = "ja"
@@ -208,6 +210,7 @@ def parse_config(data: bytes, base: Path) -> CloudConfig:
     state_dir = base / top.text("state_dir", "/var/lib/omamori-cloud")
     database = top.table("database")
     database_url = database.text("url", f"sqlite:///{(state_dir / 'cloud.db').absolute()}")
+    password_file = base / database.text("password_file") if database.has("password_file") else None
     database.close()
     language = top.text("default_language", CloudConfig.default_language)
     if language not in LANGUAGES:
@@ -215,6 +218,7 @@ def parse_config(data: bytes, base: Path) -> CloudConfig:
     config = CloudConfig(
         broker=_broker(top.table("broker"), base),
         database_url=database_url,
+        database_password_file=password_file,
         state_dir=state_dir,
         listen=top.text("listen", CloudConfig.listen),
         hosts=top.texts("hosts", CloudConfig.hosts, 20),

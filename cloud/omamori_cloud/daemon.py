@@ -54,7 +54,7 @@ class Daemon:
             config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as err:
             raise SetupError(f"state_dir: {err}") from err
-        engine = open_database(config.database_url)
+        engine = open_database(config.database_url, password_file=config.database_password_file)
         before, after = migrate(engine)
         if before != after:
             logger.info("database brought from schema %s to %s", before or "none", after)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import FastAPI
 
@@ -36,14 +36,22 @@ from omamori_protocol.vocabulary import (
 NOW_MS = 1_790_000_000_000  # 2026-09-21 23:13:20 in Japan
 BOX = "ZA35-000001"
 OTHER_BOX = "ZA35-000002"
+BOTH = ("sqlite", "postgresql")
+
+
+class MakeBench(Protocol):
+    """Opens the one store of a test."""
+
+    def __call__(self, **limits: int) -> Bench: ...
 
 
 class Bench:
-    """A store in a file, with the present in `now_ms`."""
+    """A store, in a file unless a URL is given, with the present in `now_ms`."""
 
-    def __init__(self, folder: Path, **limits: int) -> None:
-        self.url = f"sqlite:///{folder / 'cloud.db'}"
-        self.engine = open_database(self.url)
+    def __init__(self, folder: Path, *, url: str = "", password_file: Path | None = None, **limits: int) -> None:
+        self.url = url or f"sqlite:///{folder / 'cloud.db'}"
+        self.password_file = password_file
+        self.engine = open_database(self.url, password_file=password_file)
         migrate(self.engine)
         self.limits = Limits(**limits)
         self.writer = Writer(self.engine, self.limits)
@@ -51,6 +59,16 @@ class Bench:
         self.allow_file = folder / "reports.tsv"
         self.reports = ReportStore(self.engine, allow_file=self.allow_file)
         self.now_ms = NOW_MS
+
+    def configuration(self, folder: Path, extra: str = "") -> Path:
+        """Write a configuration for the command line that has this store."""
+        path = folder / "cloud.toml"
+        password = f'password_file = "{self.password_file}"\n' if self.password_file else ""
+        path.write_text(
+            f'{extra}\n[broker]\nhost = "x"\nca = "x"\ncert = "x"\nkey = "x"\n'
+            f'[database]\nurl = "{self.url}"\n{password}'
+        )
+        return path
 
     def say(self, body: Any, *, device: str = BOX, retained: bool = False) -> Any:
         return self.writer.store([Message(device=device, body=body, received_ms=self.now_ms, retained=retained)])

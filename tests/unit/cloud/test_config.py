@@ -38,7 +38,8 @@ def test_everything_can_be_set() -> None:
         (
             'state_dir = "state"\nlisten = "fd://3"\noffline_after_s = 90\ndefault_language = "en"\nhosts = ["x"]\n'
             + MINIMAL
-            + 'port = 1\n[database]\nurl = "postgresql+psycopg://db/omamori"\n[names]\nZA35-000001 = "本社"\n'
+            + 'port = 1\n[database]\nurl = "postgresql+psycopg://db/omamori"\npassword_file = "secret"\n'
+            + '[names]\nZA35-000001 = "本社"\n'
             + "[limits]\nrefusals_per_device = 7\n"
         ).encode(),
         Path("/srv"),
@@ -47,6 +48,7 @@ def test_everything_can_be_set() -> None:
     assert config.names == {"ZA35-000001": "本社"}
     assert config.limits.refusals_per_device == 7
     assert config.offline_after_s == 90
+    assert config.database_password_file == Path("/srv/secret")
 
 
 def test_the_default_database_lies_in_the_state_directory() -> None:

@@ -14,9 +14,10 @@ from omamori_ota.rollout import Outcome
 from omamori_protocol.rings import position
 from omamori_protocol.vocabulary import FeedState, UninspectedReason
 
-from .makers import BOX, NOW_MS, OTHER_BOX, Bench, alert, feed_event, heartbeat, ledger_event
+from .makers import BOTH, BOX, NOW_MS, OTHER_BOX, Bench, alert, feed_event, heartbeat, ledger_event
 from .web_client import WebClient
 
+ENGINES = BOTH
 SERIAL = 12
 HOUR_MS = 3_600_000
 

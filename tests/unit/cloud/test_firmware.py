@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +15,9 @@ from omamori_cloud.wording import ENGLISH, JAPANESE
 from omamori_protocol.messages import Event
 from omamori_protocol.vocabulary import EventKind, FirmwareReason, FirmwareState, Slot
 
-from .makers import BOX, NOW_MS, OTHER_BOX, Bench, heartbeat, state
+from .makers import BOTH, BOX, NOW_MS, OTHER_BOX, Bench, heartbeat, state
+
+ENGINES = BOTH
 
 
 def said(**changes: Any) -> Event:
@@ -34,13 +34,6 @@ def said(**changes: Any) -> Event:
         "running_firmware": "1.3.2",
     }
     return Event(**(values | changes))
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path)
-    yield made
-    made.close()
 
 
 def test_newest_word_counts_whatever_order_it_comes_in(bench: Bench) -> None:

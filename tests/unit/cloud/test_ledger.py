@@ -25,10 +25,13 @@ from omamori_cloud.wording import ENGLISH, JAPANESE
 from omamori_protocol.reported import PartName, PartReport, PartState
 from omamori_protocol.vocabulary import UninspectedReason
 
-from .makers import BOX, NOW_MS, OTHER_BOX, Bench, alert, heartbeat, ledger_event, reported, state
+from .makers import BOTH, BOX, NOW_MS, OTHER_BOX, Bench, MakeBench, alert, heartbeat, ledger_event, reported, state
 from .web_client import WebClient
 
 HUNG, DOWN = UninspectedReason.ENGINE_HUNG, UninspectedReason.ENGINE_DOWN
+
+
+ENGINES = BOTH
 
 
 @pytest.fixture
@@ -66,8 +69,8 @@ def test_an_entry_delivered_twice_is_counted_once(bench: Bench) -> None:
     assert totals(bench) == {"engine-down": (12, 3_400, 2_500_000)}
 
 
-def test_sums_are_kept_by_reason_and_outlive_their_entries(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, ledger_entries_per_device=5)
+def test_sums_are_kept_by_reason_and_outlive_their_entries(make_bench: MakeBench) -> None:
+    bench = make_bench(ledger_entries_per_device=5)
     for number in range(40):
         bench.say(ledger_event(seq=number, uninspected_s=1, packets=2, size_bytes=3))
     bench.say(ledger_event(seq=100, uninspected_reason=HUNG, uninspected_s=0, packets=9, size_bytes=None))
@@ -78,8 +81,8 @@ def test_sums_are_kept_by_reason_and_outlive_their_entries(tmp_path: Path) -> No
     bench.close()
 
 
-def test_alerts_never_push_the_ledger_out(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, events_per_device=2)
+def test_alerts_never_push_the_ledger_out(make_bench: MakeBench) -> None:
+    bench = make_bench(events_per_device=2)
     bench.say(ledger_event(seq=1))
     for number in range(20):
         bench.say(alert(seq=number))
@@ -346,9 +349,7 @@ def test_settings_of_the_factory_say_so(bench: Bench) -> None:
 
 def test_a_ledger_on_the_command_line(bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bench.say(ledger_event(seq=3))
-    config = tmp_path / "cloud.toml"
-    config.write_text(f'[broker]\nhost = "x"\nca = "x"\ncert = "x"\nkey = "x"\n[database]\nurl = "{bench.url}"\n')
-    arguments = ["ledger", "--config", str(config), "--device", BOX]
+    arguments = ["ledger", "--config", str(bench.configuration(tmp_path)), "--device", BOX]
     assert main(arguments) == 0
     assert capsys.readouterr().out.split("\t")[1:] == ["engine-down", "12", "3400", "2500000\n"]
     assert main([*arguments, "--json"]) == 0

@@ -17,7 +17,9 @@ from omamori_protocol.feed_book import Kind, Verdict
 from omamori_protocol.vocabulary import Function
 from sim.feed_book import FeedOffice
 
-from .makers import BOX, NOW_MS, OTHER_BOX, Bench, alert, heartbeat, state
+from .makers import BOTH, BOX, NOW_MS, OTHER_BOX, Bench, alert, heartbeat, state
+
+ENGINES = BOTH
 
 
 def new(indicator: str = "shop.example", **changes: object) -> NewReport:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import sqlite3
-from pathlib import Path
-
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
 from omamori_cloud.errors import QueryError, SetupError, StoreUnavailableError
 from omamori_cloud.intake import Message, Refusal, RefusalReason
+from omamori_cloud.presence import COUNTER_LOST_MS
 from omamori_cloud.store import schema
 from omamori_cloud.store.database import open_database
 from omamori_cloud.store.queries import MAX_ALERTS, AlertQuery, Cursor
 from omamori_cloud.store.writer import Writer
 from omamori_protocol.vocabulary import EngineState, FeedState, Function, Presence, Severity, Slot
 
-from .makers import BOX, NOW_MS, OTHER_BOX, Bench, alert, feed_event, heartbeat, state
+from .makers import BOTH, BOX, NOW_MS, OTHER_BOX, Bench, MakeBench, alert, feed_event, heartbeat, state
+
+ENGINES = BOTH
 
 
 def count(bench: Bench, table: type[schema.Base]) -> int:
@@ -109,6 +109,33 @@ def test_the_newest_heartbeat_counts(bench: Bench) -> None:
     assert count(bench, schema.Heartbeat) == 2
 
 
+def test_heartbeats_that_came_over_different_workers(bench: Bench) -> None:
+    other = Writer(bench.engine, bench.limits)
+    bench.say(heartbeat(boot=2, seq=7, uptime_s=700))
+    bench.now_ms += 1000
+    late = [heartbeat(boot=2, seq=6, uptime_s=600), heartbeat(boot=1, seq=99, uptime_s=99)]
+    other.store([Message(device=BOX, body=body, received_ms=bench.now_ms) for body in late])
+    assert only_box(bench).uptime_s == 700
+    assert only_box(bench).last_contact_ms == NOW_MS + 1000
+    other.store([Message(device=BOX, body=heartbeat(boot=3, seq=1, uptime_s=5), received_ms=NOW_MS)])
+    assert (only_box(bench).uptime_s, only_box(bench).last_contact_ms) == (5, NOW_MS + 1000)
+
+
+def test_a_box_whose_counter_began_anew(bench: Bench) -> None:
+    bench.say(heartbeat(boot=900, seq=7, uptime_s=700))
+    bench.now_ms += COUNTER_LOST_MS + 1
+    bench.say(heartbeat(boot=1, seq=1, uptime_s=60))
+    assert only_box(bench).uptime_s == 60
+
+
+def test_a_birth_after_its_own_will_is_late(bench: Bench) -> None:
+    bench.say(state(presence=Presence.OFFLINE))
+    assert bench.say(state()).stale_wills == 1
+    assert only_box(bench).presence is Presence.OFFLINE
+    bench.say(state(session=b"sessionB"))
+    assert only_box(bench).presence is Presence.ONLINE
+
+
 def test_a_will_changes_presence_and_nothing_else(bench: Bench) -> None:
     bench.say(state(feed_serial=12))
     bench.say(state(feed_serial=15))
@@ -157,8 +184,17 @@ def test_a_refusal_without_a_device_makes_none(bench: Bench) -> None:
     assert len(bench.reader.refusals(10)) == 1
 
 
-def test_one_device_more_than_the_bound(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, devices=2)
+def test_a_device_that_was_deleted_meanwhile_is_made_again(bench: Bench) -> None:
+    bench.say(heartbeat())
+    with bench.engine.begin() as connection:
+        connection.execute(delete(schema.Heartbeat))
+        connection.execute(delete(schema.Device))
+    assert bench.say(alert(seq=1)).events == 1
+    assert only_box(bench).last_contact_ms == NOW_MS
+
+
+def test_one_device_more_than_the_bound(make_bench: MakeBench) -> None:
+    bench = make_bench(devices=2)
     bench.say(heartbeat(), device="ZA35-000001")
     bench.say(heartbeat(), device="ZA35-000002")
     report = bench.say(heartbeat(), device="ZA35-000003")
@@ -172,8 +208,8 @@ def test_one_device_more_than_the_bound(tmp_path: Path) -> None:
     bench.close()
 
 
-def test_every_table_stays_within_its_bound_and_keeps_the_newest(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, heartbeats_per_device=5, events_per_device=5, refusals_per_device=5)
+def test_every_table_stays_within_its_bound_and_keeps_the_newest(make_bench: MakeBench) -> None:
+    bench = make_bench(heartbeats_per_device=5, events_per_device=5, refusals_per_device=5)
     for number in range(40):
         bench.say(heartbeat(seq=number))
         bench.say(alert(seq=number))
@@ -188,11 +224,11 @@ def test_every_table_stays_within_its_bound_and_keeps_the_newest(tmp_path: Path)
     bench.close()
 
 
-def test_bounds_hold_after_a_restart(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
+def test_bounds_hold_after_a_restart(make_bench: MakeBench) -> None:
+    bench = make_bench()
     bench.writer.store([Message(device=BOX, body=heartbeat(seq=n), received_ms=NOW_MS) for n in range(50)])
     bench.close()
-    smaller = Bench(tmp_path, heartbeats_per_device=3)
+    smaller = make_bench(heartbeats_per_device=3)
     smaller.say(heartbeat(seq=100))
     assert count(smaller, schema.Heartbeat) == 3
     smaller.close()
@@ -262,14 +298,23 @@ def test_an_empty_store_has_empty_answers(bench: Bench) -> None:
     assert bench.reader.terminals(0) == ()
 
 
+PICKY = {
+    "sqlite": [
+        """CREATE TRIGGER picky BEFORE INSERT ON events WHEN NEW.destination = 'poison.test'
+        BEGIN SELECT RAISE(ABORT, 'picky'); END"""
+    ],
+    "sqlite again": [],
+    "postgresql": ["ALTER TABLE events ADD CONSTRAINT picky CHECK (destination <> 'poison.test')"],
+    "postgresql again": ["ALTER TABLE events DROP CONSTRAINT picky"],
+}
+
+
 def test_a_row_the_database_refuses_becomes_a_refusal_and_the_rest_is_stored(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with bench.engine.connect() as connection, connection.begin():
-        connection.exec_driver_sql(
-            "CREATE TRIGGER picky BEFORE INSERT ON events WHEN NEW.destination = 'poison.test' "
-            "BEGIN SELECT RAISE(ABORT, 'picky'); END"
-        )
+    with bench.engine.begin() as connection:
+        for command in PICKY[bench.engine.dialect.name]:
+            connection.exec_driver_sql(command)
     batch = [
         Message(device=BOX, body=alert(seq=n, destination=name), received_ms=NOW_MS)
         for n, name in enumerate(["a.test", "poison.test", "b.test"])
@@ -277,23 +322,28 @@ def test_a_row_the_database_refuses_becomes_a_refusal_and_the_rest_is_stored(
     report = bench.writer.store(batch)
     assert (report.events, report.refusals) == (2, 1)
     assert bench.reader.refusals(1)[0].reason == "unstorable"
+    with bench.engine.begin() as connection:  # the database is used again
+        for command in PICKY[f"{bench.engine.dialect.name} again"]:
+            connection.exec_driver_sql(command)
 
 
-def test_a_locked_database_stores_nothing_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_locked_database_stores_nothing_and_says_so(make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("omamori_cloud.store.database._BUSY_TIMEOUT_S", 0.05)
-    bench = Bench(tmp_path)
-    other = sqlite3.connect(tmp_path / "cloud.db", isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(StoreUnavailableError):
-        bench.say(alert(seq=1))
-    other.execute("ROLLBACK")
-    other.close()
+    monkeypatch.setattr("omamori_cloud.store.database._POSTGRESQL_OPTIONS", "-c lock_timeout=50ms")
+    bench = make_bench()
+    with bench.engine.connect().execution_options(writes=True) as other, other.begin():  # IMMEDIATE: locks SQLite
+        if other.dialect.name == "postgresql":
+            other.exec_driver_sql("LOCK TABLE events IN EXCLUSIVE MODE")
+        with pytest.raises(StoreUnavailableError):
+            bench.say(alert(seq=1))
     assert bench.say(alert(seq=1)).events == 1
-    bench.close()
 
 
 def test_acknowledged_means_on_disk(bench: Bench) -> None:
     with bench.engine.connect() as connection:
+        if connection.dialect.name == "postgresql":  # this server's default is off
+            assert connection.exec_driver_sql("SHOW synchronous_commit").scalar() == "on"
+            return
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
@@ -308,7 +358,7 @@ def test_two_writers_do_not_disturb_each_other(bench: Bench) -> None:
     assert [box.device for box in bench.reader.boxes()] == [BOX, OTHER_BOX]
 
 
-@pytest.mark.parametrize("url", ["nonsense", "sqlite://", "sqlite:///:memory:", "oracle+x://h/d", "postgresql://h/d"])
+@pytest.mark.parametrize("url", ["nonsense", "sqlite://", "sqlite:///:memory:", "oracle+x://h/d", "mysql://h/d"])
 def test_a_database_url_that_cannot_work(url: str) -> None:
     with pytest.raises(SetupError):
         open_database(url)
