@@ -4,8 +4,8 @@
 * Bounded in events and bytes. When full, the oldest event of the lowest lane goes first; the loss is counted in the
   same transaction and told as a system event once there is room again. Three stars are kept beyond the bounds while
   disk is left.
-* A new boot number at every start, also kept outside the database, so that (boot, seq) never repeats even when
-  the database had to be thrown away.
+* A new boot number at every start, also kept outside the database, and begun at the time of day, so that (boot, seq)
+  never repeats even when the database or the whole data partition had to be thrown away.
 * A corrupt database is set aside (the last one is kept), a new one takes over with what could be read of it, and a
   system event says so. An event that changed on the disk is never sent.
 * A full disk: lower lanes make room for graver events. With nothing lower left it costs the caller a
@@ -415,10 +415,9 @@ class Spool:
 
     def _next_boot(self, in_database: int | None) -> int:
         known = [value for value in (in_database, self._read_boot_file()) if value is not None]
-        if not known and self._corrupt:
-            # Both records are gone but events may have been sent under them: a number that nobody used yet.
-            known = [int(self._clock.now())]
-        return min(max(known, default=0) + 1, _MAX_BOOT)
+        # A spool that knows no number may not be the box's first (an erased data partition, both records damaged): the
+        # time is a number that nobody used yet, unless the box restarted every second all its life.
+        return min(max(known, default=int(self._clock.now())) + 1, _MAX_BOOT)
 
     def _read_boot_file(self) -> int | None:
         try:

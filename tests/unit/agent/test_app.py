@@ -52,7 +52,7 @@ def test_start_leaves_an_event_and_a_stop_is_clean_and_quick(box: Path) -> None:
     spool.open()
     first = Event.decode(spool.read_after(Lane.ONE, 0, 1)[0].body)
     spool.close()
-    assert (first.kind, first.boot, first.seq) == (EventKind.SYSTEM, 1, 1)
+    assert (first.kind, first.seq) == (EventKind.SYSTEM, 1)
     assert first.text == "agent started: firmware 2026.11.1 dev, slot A"
 
 
@@ -129,7 +129,7 @@ def test_status_of_a_box_at_work(box: Path) -> None:
     config.paths.feed_current.symlink_to("store/1203")
     report = box_report(config.paths)
     assert report["spool"]["events"] == 1
-    assert report["spool"]["boot"] == 1
+    assert report["spool"]["boot"] == spool.boot
     assert report["identity"]["enrolled"]
     assert report["feed"]["serial"] == 1203
     spool.close()

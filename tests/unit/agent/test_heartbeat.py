@@ -63,7 +63,7 @@ def test_every_field(box: Box) -> None:
         engine=EngineState.INSPECTING, feed_serial=9, feed_state=FeedState.ACTIVE, uninspected_s=3.9, connected=True
     )
     assert box.worker.compose() == Heartbeat(
-        boot=1,
+        boot=1_790_000_001,
         seq=1,
         sent_s=1_790_000_000,
         uptime_s=86460,

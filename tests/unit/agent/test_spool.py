@@ -1,5 +1,6 @@
 """The spool keeps events in order, within bounds, through power cuts, corruption and a full disk."""
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -21,6 +22,7 @@ from omamori_protocol.vocabulary import EventKind, Severity
 from sim.clock import ManualClock
 
 CLOCK = ManualClock()
+FIRST = int(CLOCK.now()) + 1  # boot number of a new spool
 
 
 def event(text: str = "", severity: Severity = Severity.ONE, **fields: object) -> Event:
@@ -61,7 +63,11 @@ def test_events_come_back_in_order_with_numbers(tmp_path: Path) -> None:
     spool = open_spool(tmp_path)
     spool.put([event("a"), event("b", Severity.THREE)])
     spool.put([event("c")])
-    assert [(item.rule, item.boot, item.seq) for item in contents(spool)] == [("a", 1, 1), ("b", 1, 2), ("c", 1, 3)]
+    assert [(item.rule, item.boot, item.seq) for item in contents(spool)] == [
+        ("a", FIRST, 1),
+        ("b", FIRST, 2),
+        ("c", FIRST, 3),
+    ]
     first = spool.read_after(Lane.ONE, 0, 1)
     assert [Event.decode(item.body).rule for item in spool.read_after(Lane.ONE, first[-1].position, 5)] == ["c"]
     assert [Event.decode(item.body).rule for item in spool.read_after(Lane.THREE, 0, 5)] == ["b"]
@@ -78,12 +84,13 @@ def test_removed_events_are_gone_after_a_restart(tmp_path: Path) -> None:
 
 
 def test_each_start_has_a_new_boot_number(tmp_path: Path) -> None:
-    for expected in (1, 2, 3):
+    for expected in (FIRST, FIRST + 1, FIRST + 2):
         spool = open_spool(tmp_path)
         assert spool.boot == expected
         spool.put([event()])
         spool.close()
-    assert [(item.boot, item.seq) for item in contents(open_spool(tmp_path))] == [(1, 1), (2, 1), (3, 1)]
+    found = [(item.boot, item.seq) for item in contents(open_spool(tmp_path))]
+    assert found == [(FIRST, 1), (FIRST + 1, 1), (FIRST + 2, 1)]
 
 
 def test_cursor_is_stored_with_its_events(tmp_path: Path) -> None:
@@ -104,7 +111,7 @@ def test_power_cut_after_each_put_keeps_everything_put_so_far(tmp_path: Path) ->
         copy = open_spool(crash(spool, tmp_path / f"copy{number}"))
         assert rules(copy) == [str(item) for item in range(1, number + 1)]
         assert copy.cursor("eve") == str(number)
-        assert copy.boot == 2
+        assert copy.boot == FIRST + 1
         copy.close()
 
 
@@ -150,7 +157,7 @@ def test_kill_9_at_any_moment_loses_nothing_that_was_put(tmp_path: Path) -> None
     assert stored == list(range(1, len(stored) + 1))
     assert len(stored) >= told[-1]
     assert spool.cursor("eve") == str(len(stored))
-    assert spool.boot == 2
+    assert spool.boot == FIRST + 1
 
 
 def test_one_event_more_than_allowed_drops_the_oldest_of_the_lowest_severity(tmp_path: Path) -> None:
@@ -172,7 +179,7 @@ def test_a_new_event_of_low_severity_does_not_push_out_a_grave_one(tmp_path: Pat
 
 
 def test_one_byte_more_than_allowed_drops_too(tmp_path: Path) -> None:
-    sample = len(event("x" * 100).encode())
+    sample = len(dataclasses.replace(event("x" * 100), boot=FIRST, seq=1).encode())
     spool = open_spool(tmp_path, max_bytes=3 * sample)
     spool.put([event("x" * 100) for _ in range(3)])
     assert (spool.status().lost, spool.status().size_bytes) == (0, 3 * sample)
@@ -207,7 +214,7 @@ def test_corrupt_database_is_set_aside_and_told(tmp_path: Path) -> None:
     database = tmp_path / DATABASE_NAME
     database.write_bytes(b"\xde\xad" * 4096)
     spool = open_spool(tmp_path)
-    assert spool.boot == 2  # from the file beside it: numbers never repeat
+    assert spool.boot == FIRST + 1  # from the file beside it: numbers never repeat
     spool.put([event("new")])
     assert rules(spool) == ["new"]
     assert notices(spool) == [("spool was corrupt and starts empty; events not yet sent are lost", 1)]
@@ -226,7 +233,7 @@ def test_damage_inside_the_database_is_found_at_start(tmp_path: Path) -> None:
     spool = open_spool(tmp_path)
     spool.put([event("new")])
     assert rules(spool) == ["new"]
-    assert spool.boot == 2
+    assert spool.boot == FIRST + 1
 
 
 def test_repeated_corruption_keeps_one_old_file(tmp_path: Path) -> None:
@@ -258,7 +265,7 @@ def test_corruption_while_running_keeps_numbers_and_cursors(tmp_path: Path, monk
     monkeypatch.setattr(spool._database, "transact", corrupt_once)
     spool.put([event("b")])
     found = contents(spool)
-    assert [(item.boot, item.seq) for item in found] == [(1, 1), (1, 2), (1, 3)]
+    assert [(item.boot, item.seq) for item in found] == [(FIRST, 1), (FIRST, 2), (FIRST, 3)]
     assert notices(spool)[0][0] == "spool was damaged; 1 waiting events could be read, others are lost"
     spool.close()
     assert open_spool(tmp_path).cursor("eve") == "7"
@@ -269,13 +276,26 @@ def test_both_records_of_the_boot_number_lost_at_once(tmp_path: Path) -> None:
     spool.close()
     (tmp_path / DATABASE_NAME).write_bytes(os.urandom(8192))
     (tmp_path / BOOT_NAME).write_bytes(b"\xff\xff")
-    assert open_spool(tmp_path).boot == int(CLOCK.now()) + 1
+    later = Spool(tmp_path, SpoolLimits(), ManualClock(CLOCK.now() + 60))
+    later.open()
+    assert later.boot == FIRST + 60
+
+
+def test_erased_data_partition_uses_no_number_again(tmp_path: Path) -> None:
+    (tmp_path / "before").mkdir()
+    (tmp_path / "erased").mkdir()
+    for _ in range(3):
+        before = open_spool(tmp_path / "before")
+        before.close()
+    erased = Spool(tmp_path / "erased", SpoolLimits(), ManualClock(CLOCK.now() + 60))
+    erased.open()
+    assert erased.boot > before.boot
 
 
 def test_lost_boot_file_alone_is_no_problem(tmp_path: Path) -> None:
     open_spool(tmp_path).close()
     (tmp_path / BOOT_NAME).unlink()
-    assert open_spool(tmp_path).boot == 2
+    assert open_spool(tmp_path).boot == FIRST + 1
 
 
 class FullDisk:
@@ -336,14 +356,14 @@ def test_disk_full_already_at_start(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     disk = FullDisk(spool, monkeypatch)
     disk.is_full = True
     spool.open()
-    assert spool.boot == 2
+    assert spool.boot == FIRST + 1
     with pytest.raises(SpoolUnavailableError):
         spool.put([event("refused")])
     disk.is_full = False
     spool.put([event("taken")])
-    assert [(item.boot, item.seq) for item in contents(spool)][:1] == [(2, 1)]
+    assert [(item.boot, item.seq) for item in contents(spool)][:1] == [(FIRST + 1, 1)]
     spool.close()
-    assert open_spool(tmp_path).boot == 3
+    assert open_spool(tmp_path).boot == FIRST + 2
 
 
 def test_missing_directory_is_a_matter_for_somebody(tmp_path: Path) -> None:

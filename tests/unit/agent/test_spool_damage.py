@@ -16,7 +16,7 @@ from omamori_protocol.messages import Event
 from omamori_protocol.vocabulary import Severity
 from sim.write_log import cut_states, watched_run
 
-from .test_spool import contents, event, notices, open_spool, rules, waiting
+from .test_spool import FIRST, contents, event, notices, open_spool, rules, waiting
 
 HERE = Path(__file__)
 PRELUDE = f"import sys; sys.path[:0] = [{str(HERE.parents[2])!r}]\n"
@@ -85,7 +85,7 @@ def test_kill_9_at_many_random_moments(tmp_path: Path) -> None:
     confirmed = {int(line[1:]) for line in told if line[0] == "-"}
     assert len(stored) > rounds
     spool = open_spool(tmp_path / "spool")
-    assert spool.boot == rounds + 1
+    assert spool.boot == FIRST + rounds
     found = waiting(spool, 100_000)
     numbers = {item.position: int(rule or 0) for item, rule in zip(found, rules_of(found), strict=True)}
     last = int(spool.cursor("eve") or 0)
@@ -154,7 +154,7 @@ def test_power_cut_at_every_write(tmp_path: Path, memory_path: Path) -> None:
         assert 2 * confirms <= len(gone) <= 2 * confirms + 2, what
         assert notices(spool) == [], what
         if puts:
-            assert spool.boot == 2, what
+            assert spool.boot == FIRST + 1, what
         spool.put([event("after")])
         spool.close()
     print(f"{len(changes)} changes, {states} different states")
@@ -232,7 +232,7 @@ def test_full_disk_lets_grave_events_in_and_tells_what_it_cost(tmp_path: Path) -
     assert found["lost"] > 0
     assert found["texts"]["spool was full; ★ events lost"] == found["lost"]
     assert found["reserve"] == 1024 * 1024  # there again
-    assert (found["cursor"], found["boot"]) == ("end", 2)
+    assert (found["cursor"], found["boot"]) == ("end", FIRST + 1)
 
 
 def damage(path: Path, chance: random.Random) -> str:
@@ -278,7 +278,7 @@ def test_damage_at_random_places_garbles_and_doubles_nothing(memory_path: Path) 
         victim = chance.choice((DATABASE_NAME, DATABASE_NAME, f"{DATABASE_NAME}-wal"))
         what = f"{number}: {damage(copy / victim, chance)}"
         again = open_spool(copy, reserve_bytes=0)
-        assert again.boot == 2, what
+        assert again.boot == FIRST + 1, what
         for _ in range(3):
             again.put([event("after", Severity.THREE)])
         found = [rule for rule in rules(again) if rule and rule != "after"]

@@ -1,5 +1,6 @@
 """Lanes by severity: what goes first, what stays, what comes back, and what a damaged row costs."""
 
+import dataclasses
 import sqlite3
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from omamori_agent.spool import DATABASE_NAME, Lane
 from omamori_protocol.vocabulary import Severity
 
-from .test_spool import contents, event, notices, open_spool, rules, waiting
+from .test_spool import FIRST, contents, event, notices, open_spool, rules, waiting
 
 
 def test_three_stars_exceed_the_bounds_while_disk_is_left(tmp_path: Path) -> None:
@@ -47,7 +48,11 @@ def test_confirmed_events_come_back_when_the_broker_forgot_them(tmp_path: Path) 
     spool.close()
     spool = open_spool(tmp_path)
     assert spool.recall() == 3
-    assert [(item.rule, item.boot, item.seq) for item in contents(spool)] == [("a", 1, 1), ("b", 1, 2), ("c", 1, 3)]
+    assert [(item.rule, item.boot, item.seq) for item in contents(spool)] == [
+        ("a", FIRST, 1),
+        ("b", FIRST, 2),
+        ("c", FIRST, 3),
+    ]
     assert (spool.status().events, spool.status().again) == (0, 3)
     assert spool.recall() == 0
     spool.confirm([item.position for item in waiting(spool)])
@@ -87,7 +92,7 @@ def test_one_confirmed_event_more_than_kept_goes(tmp_path: Path) -> None:
 
 
 def test_one_confirmed_byte_more_than_kept_goes(tmp_path: Path) -> None:
-    size = len(event("x" * 50).encode())
+    size = len(dataclasses.replace(event("x" * 50), boot=FIRST, seq=1).encode())
     spool = open_spool(tmp_path, kept_bytes=2 * size)
     spool.put([event("x" * 50) for _ in range(3)])
     spool.confirm([item.position for item in waiting(spool)])
