@@ -15,6 +15,7 @@ from pathlib import Path
 
 from omamori_firmware.cache import Cache, default_directory
 from omamori_firmware.errors import ImageError
+from omamori_firmware.files import copy_sparse
 from omamori_firmware.qemu import Machine, MachineConfig, PortFd
 from omamori_firmware.recipe import source_tree
 from omamori_firmware.tools import find_tools
@@ -138,8 +139,11 @@ class Box:
         """Process id of the virtual machine while it is on."""
         return self._pid
 
-    def power_on(self) -> None:
+    def power_on(self, *, clock: str | None = None) -> None:
         """Switch it on and follow its console.
+
+        Args:
+            clock: What the board's clock says (``2020-01-01T00:00:00``); None: the right time.
 
         Raises:
             BoxError: It is on already.
@@ -156,6 +160,7 @@ class Box:
                 PortFd(self._topology.lan_tap, addresses.BOX_LAN_MAC),
             ),
             workdir=self._workdir,
+            extra=() if clock is None else ("-rtc", f"base={clock}"),
         )
         if self._recorder is not None:
             recording = self._recorder.prepare(self._disk, self._variables)
@@ -174,6 +179,18 @@ class Box:
         self._pid = machine.pid
         self._journal.add_process(self._pid, "box")
         self.console.attach(machine.console)
+
+    def insert(self, disk: Path, variables: bytes) -> None:
+        """Give the box, which is off, another disk's content and other firmware variables.
+
+        Raises:
+            BoxError: It is on.
+        """
+        if self._machine is not None:
+            raise BoxError("the box is on")
+        self._disk.unlink()
+        copy_sparse(disk, self._disk)
+        self._variables.write_bytes(variables)
 
     def cut_power(self) -> None:
         """Take the power away at once; does nothing when it is off."""
@@ -234,7 +251,7 @@ class Box:
         try:
             return self._await_protecting(timeout_s, retried=False)
         except (BoxError, NotReadyError):
-            if not self._emulator_failed():
+            if not self.emulator_failed():
                 raise
         self.cut_power()
         self.power_on()
@@ -254,7 +271,7 @@ class Box:
         def line(pattern: str) -> tuple[float, re.Match[str]]:
             remaining = max(1.0, deadline - time.monotonic())
             found, match = self.console.wait(
-                pattern, timeout_s=remaining, since=self._mark, alive=lambda: self.alive and not self._emulator_failed()
+                pattern, timeout_s=remaining, since=self._mark, alive=lambda: self.alive and not self.emulator_failed()
             )
             return found.at_s - self._powered_s, match
 
@@ -271,5 +288,6 @@ class Box:
             retried=retried,
         )
 
-    def _emulator_failed(self) -> bool:
+    def emulator_failed(self) -> bool:
+        """Say whether this power-on has met a fault of the emulator."""
         return any(_EMULATOR_FAULT.search(line.text) for line in self.console.since(self._mark))

@@ -1,19 +1,26 @@
-"""The power is cut while the office works; the box starts again by itself and is the same box."""
+"""The power is cut while the office works; the box starts again by itself and is the same box.
+
+The battery of its clock is empty too: it wakes up years ago, when no certificate was valid yet.
+"""
 
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import ipaddress
 import secrets
+import time
 
 from omamori_lab import addresses
 from omamori_lab.addresses import PC1, PC3, SERVICES, WEB
 from omamori_lab.capture import Capture
+from omamori_lab.errors import NotReadyError
 from omamori_lab.frames import Header
 from omamori_lab.lab import Lab
 from omamori_lab.portal import identity
 from omamori_lab.results import Checklist
 from omamori_lab.topology import WAN_TAP
+from omamori_lab.waiting import wait_for
 from omamori_lab.web_content import BIG_FILE
 
 from .failures import ask_dangerous
@@ -21,6 +28,10 @@ from .scene import Title, check_once, count_alerts
 
 _CERTIFICATE = "sha256sum /var/lib/omamori/identity/device.crt"
 _ALERT_TIMEOUT_S = 60.0
+_CLOCK = "2020-01-01T00:00:00"
+_CLOCK_TIMEOUT_S = 60.0
+# Of a box's clock, beside the lab's own.
+_CLOCK_TOLERANCE_S = 30.0
 # Where the canary's question is addressed to: nobody has it, and the engine drops the question.
 _CANARY = "192.0.2.53"
 _OFFICE = (
@@ -67,10 +78,11 @@ class PowerCutScene:
             lab.box.cut_power()
             download.result()
         with Capture(lab.surroundings.internet, WAN_TAP) as internet:
-            lab.box.power_on()
+            lab.box.power_on(clock=_CLOCK)
             boot = lab.box.await_protecting()
             checks.add("protects again", expected="by itself", seen=f"after {boot.protecting_s:.0f} s", ok=True)
             box = lab.await_online()
+            self._look_at_clock(lab, checks)
             checks.equal("feed kept", feed, box["feed"]["serial"])
             checks.equal("certificate kept", before, lab.box.shell(_CERTIFICATE).output)
             checks.equal("boxes in the portal", [lab.serial], [box["device"] for box in lab.portal.boxes()])
@@ -89,3 +101,17 @@ class PowerCutScene:
         checks.equal("events in the portal twice", 0, len(alerts) - len(set(alerts)))
         page = lab.client(PC3.name).get(f"http://{WEB.ipv4}/")
         checks.add("ordinary request", expected="passes", seen=page, ok=page.complete)
+
+    def _look_at_clock(self, lab: Lab, checks: Checklist) -> None:
+        def off_s() -> float:
+            return abs(float(lab.box.shell("date +%s").output) - time.time())
+
+        with contextlib.suppress(NotReadyError):
+            wait_for(lambda: off_s() < _CLOCK_TOLERANCE_S, "the right time", timeout_s=_CLOCK_TIMEOUT_S)
+        seen_s = off_s()
+        checks.add(
+            f"the box's clock, after the board's began at {_CLOCK[:4]}",
+            expected="the time of day",
+            seen=f"{seen_s:.0f} s off",
+            ok=seen_s < _CLOCK_TOLERANCE_S,
+        )
