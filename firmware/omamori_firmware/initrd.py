@@ -1,7 +1,9 @@
 """The initrd: a small archive that brings up the bridge and opens the verified root file system.
 
 It contains busybox, three disk tools with their libraries, the boot chooser, the board's modules and one script; no
-udev and no systemd. Its bytes depend on nothing but its content: fixed order, owners, numbers and times.
+udev and no systemd. Its bytes depend on nothing but its content: fixed order, owners, numbers and times. What comes
+from the tools and what comes from the kernel are archives of their own, each compressed by itself: a new kernel leaves
+the first one as it was, and the difference between two releases does not contain it.
 """
 
 import io
@@ -61,11 +63,19 @@ def build_initrd(
         Entry("bin/busybox", stat.S_IFREG | 0o755, tools.path("/usr/bin/busybox").read_bytes()),
         *(Entry(f"bin/{name}", stat.S_IFLNK | 0o777, b"busybox") for name in APPLETS),
         *_programs(tools),
-        *_modules(kernel),
     ]
-    plain = target.with_suffix(".cpio")
-    plain.write_bytes(archive(entries))
-    tools.run(["zstd", "-q", "-12", "-T1", "--rm", plain, "-o", target], binds=[target.parent])
+    packed = [_compress(part, target, tools) for part in (archive(entries), archive([*_modules(kernel)]))]
+    # The kernel unpacks one after the other; each begins at a multiple of four.
+    target.write_bytes(b"".join(data + b"\0" * (-len(data) % 4) for data in packed))
+
+
+def _compress(data: bytes, target: Path, tools: ToolsTree) -> bytes:
+    plain, packed = target.with_suffix(".part"), target.with_suffix(".packed")
+    plain.write_bytes(data)
+    tools.run(["zstd", "-q", "-19", "-T1", "--rm", plain, "-o", packed], binds=[target.parent])
+    found = packed.read_bytes()
+    packed.unlink()
+    return found
 
 
 def archive(entries: list[Entry]) -> bytes:

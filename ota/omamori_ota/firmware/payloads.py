@@ -27,12 +27,12 @@ from .layout import MappedFile, Stretch, find_image, stored
 from .matching import Landmarks, fit
 
 FULL_SEGMENT_BYTES = 2 * MIB  # about a mebibyte to fetch: what a cut may cost
-FULL_BOOT_SEGMENT_BYTES = MIB  # a kernel image is compressed already
 DELTA_SEGMENT_BYTES = 8 * MIB
 LEVEL = 19
 DELTA_LEVEL = 12  # more saves a few per cent and takes ten times as long with so much to refer to
 WINDOW_LOG = 25  # boxes refuse frames that need more
 _THREADS = 2
+_BOOT_REACH = 6 * MIB  # a boot partition's content moves by less from one release to the next
 _SOURCES = {ROOT: ReferenceSource.ROOT, BOOT: ReferenceSource.BOOT}
 
 Progress = Callable[[int, int], None]
@@ -170,17 +170,17 @@ class _Chooser:
 
     def __init__(self, new: Mapping[str, mmap.mmap], old: Mapping[ReferenceSource, mmap.mmap]) -> None:
         self._landmarks = Landmarks(new[ROOT], old[ReferenceSource.ROOT])
-        boot = old[ReferenceSource.BOOT]
-        # A boot partition is one file at its beginning, compressed already in great part: all of it, up to the zeros.
-        used = next((at for at in range(len(boot), 0, -MIB) if boot[max(0, at - MIB) : at].strip(b"\0")), 0)
-        self._boot = fit([(0, used)], len(boot))
+        self._boot_size = len(old[ReferenceSource.BOOT])
 
     def __call__(self, piece: _Piece) -> tuple[Reference, ...]:
         if piece.image == ROOT:
             end = piece.offset + piece.end - piece.begin
             source, ranges = ReferenceSource.ROOT, self._landmarks.references(piece.offset, end)
         elif piece.image == BOOT:
-            source, ranges = ReferenceSource.BOOT, self._boot
+            # One file whose parts keep their order, but begin at no block's boundary: there are no landmarks.
+            end = piece.offset + piece.end - piece.begin
+            around = (piece.offset - _BOOT_REACH, end + _BOOT_REACH)
+            source, ranges = ReferenceSource.BOOT, fit([around], self._boot_size)
         else:
             return ()
         return tuple(Reference(source=source, offset=begin, length=end - begin) for begin, end in ranges)
@@ -263,7 +263,6 @@ def _cut(
 ) -> Iterator[_Piece]:
     """Cut the bundle into pieces."""
     most = DELTA_SEGMENT_BYTES if is_delta else FULL_SEGMENT_BYTES
-    most_of_boot = DELTA_SEGMENT_BYTES if is_delta else FULL_BOOT_SEGMENT_BYTES
     known: list[_Piece] = [_Piece(begin, end, tree=(parts, salt)) for begin, (end, parts, salt) in trees.items()]
     known += [
         _Piece(place, place + size, name, offset)
@@ -276,7 +275,7 @@ def _cut(
         if piece.tree is not None:
             yield piece
         else:
-            yield from _divide(piece, most_of_boot if piece.image == BOOT else most)
+            yield from _divide(piece, most)
         at = piece.end
 
 
