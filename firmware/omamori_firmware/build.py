@@ -25,7 +25,7 @@ from omamori_firmware.files import copy_sparse, sha256_file, sha256_tree
 from omamori_firmware.lockfile import Package
 from omamori_firmware.progress import Reporter, Stage
 from omamori_firmware.recipe import SourceTree
-from omamori_firmware.rootfs import TRUSTED, Parts, Release
+from omamori_firmware.rootfs import KEY_CHANGES, TRUSTED, Parts, Release
 from omamori_firmware.rootimage import VerityRoot
 from omamori_firmware.run import run
 from omamori_firmware.tools import ToolsTree, obtain_tools
@@ -225,7 +225,7 @@ class Builder:
             "wheels": parts.wheels.name,
             "gate": parts.gate.name,
             "slots": parts.slots.name,
-            "trust": sha256_tree([parts.trust / name for name in TRUSTED]),
+            "trust": sha256_tree([parts.trust / name for name in (*TRUSTED, *KEY_CHANGES)]),
             "recipe": sha256_tree([tree.recipe / "overlay", tree.recipe / "strip.toml"]),
             "parts": self._sources(),
             "release": repr(release),

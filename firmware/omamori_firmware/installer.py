@@ -15,6 +15,7 @@ from omamori_firmware.run import require, run
 from omamori_hw.board import Board
 
 CHOOSER = "omamori-slots"
+KEY_CHANGER = "omamori-secureboot"
 CHOOSER_PATH = f"/usr/lib/omamori/slots/{CHOOSER}"
 CONFIG_PATH = "/usr/lib/omamori/rauc.conf"
 BUNDLE_CA = "bundle-ca.pem"
@@ -110,12 +111,13 @@ def partition_file() -> str:
 
 
 def build_chooser(out: Path, *, source: Path) -> None:
-    """Compile the boot chooser into a directory, linked statically.
+    """Compile the boot chooser, and what changes Secure Boot's keys, into a directory; both linked statically.
 
     Raises:
         SetupError: The compiler is not installed.
         ToolError: The source does not compile.
     """
-    line: list[str | Path] = [require("gcc"), "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-s"]
-    line += [f"-ffile-prefix-map={source}=.", "-Wl,--build-id=none", "-o", out / CHOOSER, "omamori_slots.c"]
-    run(line, timeout_s=_TIMEOUT_S, cwd=source, hint="run tools/setup.sh")
+    for name in (CHOOSER, KEY_CHANGER):
+        line: list[str | Path] = [require("gcc"), "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-s"]
+        line += [f"-ffile-prefix-map={source}=.", "-Wl,--build-id=none", "-o", out / name]
+        run([*line, f"{name.replace('-', '_')}.c"], timeout_s=_TIMEOUT_S, cwd=source, hint="run tools/setup.sh")

@@ -23,6 +23,8 @@ from omamori_hw.board import Board
 
 _UNITS = "usr/lib/systemd/system"
 _HOME = "usr/lib/omamori"
+# Changes of Secure Boot's keys, as the operator has signed them; there need not be any.
+KEY_CHANGES = ("secureboot/db-append.auth", "secureboot/dbx-append.auth")
 TRUSTED = ("root.json", "service-ca.pem", "desired.pem", installer.BUNDLE_CA)
 _UNIT_SUFFIXES = (".service", ".socket", ".timer", ".mount", ".path", ".target", ".slice")
 
@@ -165,6 +167,10 @@ def _install_trust(root: Path, trust: Path) -> None:
         if not (trust / name).is_file():
             raise SetupError(f"{trust / name} is not there", hint="omamori-ota keys init DIR, or keys complete DIR")
         copy_file(trust / name, place / name)
+    for name in KEY_CHANGES:
+        if (trust / name).is_file():
+            (root / _HOME / name).parent.mkdir(exist_ok=True)
+            copy_file(trust / name, root / _HOME / name)
 
 
 def _install_installer(root: Path, parts: Parts, release: Release) -> None:

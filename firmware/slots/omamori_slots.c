@@ -6,7 +6,8 @@
  * trial. This program keeps an entry for each slot there (some machines forget theirs), is RAUC's boot chooser
  * ("custom backend"), and ends a trial that comes to nothing.
  *
- *   boot                          at every start: entries, boot.json, and the files by which units know a trial
+ *   boot                          at every start: entries, boot.json, and the files by which units know a trial from a
+ *                                 version that is kept
  *   get-current | get-primary     RAUC asks for a slot
  *   get-state SLOT                good: in BootOrder; bad: not
  *   set-primary SLOT              one trial at the next start; of the committed slot: none after all
@@ -725,6 +726,8 @@ static int command_boot(void)
 		reason = "restored";
 	} else if (now != first) {
 		reason = "fallback";
+	} else {
+		write_file(RUN, "kept", "", false);
 	}
 	return !tell(now, first, is_trial, reason, slots, &order);
 }
@@ -764,6 +767,8 @@ static int command_set_state(struct slot slots[SLOTS], int slot, bool is_good)
 		if (read_attempt(&end) == slot)
 			forget(STATE, "attempt");
 		forget(RUN, "trial");
+		if (slot == booted())
+			write_file(RUN, "kept", "", false);
 		return 0;
 	}
 	if (slots[slot].number < 0)

@@ -1,4 +1,4 @@
-"""The commands of firmware releases: `bundle`, `delta`, `firmware …`, `bundle-ca …`, `keys ceremony`."""
+"""The commands of firmware releases: `bundle`, `delta`, `firmware …`, `bundle-ca …`, `secureboot …`, `keys …`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from omamori_protocol.firmware_release import FirmwareRelease, Importance
 from .clock import parse_duration, system_clock
 from .errors import RejectedError
 from .files import PUBLIC_FILE, write_atomic
-from .firmware import bundle_keys, publication
+from .firmware import bundle_keys, publication, secureboot_keys
 from .firmware.bundle_keys import TRUST
 from .firmware.ceremony import render_protocol
 from .firmware.notes import note_name
@@ -221,6 +221,22 @@ def _bundle_ca(options: argparse.Namespace) -> None:
             print("images carry only the new authority; the old one's key is gone")
 
 
+def _secureboot(options: argparse.Namespace) -> None:
+    KeyDirectory(options.dir)
+    match options.step:
+        case "prepare":
+            secureboot_keys.prepare(options.dir, system_clock)
+            print("images bring a second certificate from now on: build and roll out a release, then `adopt`")
+        case "adopt":
+            secureboot_keys.adopt(options.dir)
+            print("kernel images are signed with the new key; boxes without its certificate do not start them")
+        case _:
+            secureboot_keys.retire(options.dir, system_clock)
+            print(
+                "images bring the revocation of the old certificate from now on; older releases do not start after it"
+            )
+
+
 def _ceremony(options: argparse.Namespace) -> None:
     keys = KeyDirectory(options.dir)
     text = render_protocol(keys, options.person, options.occasion, system_clock(), metadata.version("omamori"))
@@ -255,6 +271,10 @@ def add_firmware_commands(commands: _Commands, keys_commands: _Commands) -> None
     command.add_argument("step", choices=("renew", "prepare", "adopt", "retire"))
     command.add_argument("dir", metavar="KEYS", type=Path, help="key directory")
     command.set_defaults(run=_bundle_ca)
+    command = commands.add_parser("secureboot", help="replace, in three steps, the key that signs kernel images")
+    command.add_argument("step", choices=("prepare", "adopt", "retire"))
+    command.add_argument("dir", metavar="KEYS", type=Path, help="key directory")
+    command.set_defaults(run=_secureboot)
     command = keys_commands.add_parser("ceremony", help="print the protocol of a key ceremony, to be signed by hand")
     command.add_argument("dir", metavar="DIR", type=Path, help="key directory")
     command.add_argument("--person", action="append", required=True, help="who is there (repeatable, at least two)")

@@ -82,6 +82,7 @@ def test_the_image_carries_what_the_contract_names(release_tree: Path) -> None:
         "trust/bundle-ca.pem",
         "rauc.conf",
         "slots/omamori-slots",
+        "slots/omamori-secureboot",
         "gate/gate.bpf.o",
         "engine/suricata.yaml",
         "feed-empty/engine/datasets.yaml",
@@ -121,6 +122,16 @@ def test_the_device_knows_the_channels_of_a_country(release_tree: Path) -> None:
     )
     output = run.run(enter.command(release_tree, "root", [], ["python3", "-IB", "-c", code]), timeout_s=120)
     assert output.decode().split() == ["True", "13", "13", "11"]
+
+
+def test_the_devices_python_knows_time_zones(release_tree: Path) -> None:
+    code = (
+        "import datetime, zoneinfo\n"
+        "for zone in ('Asia/Tokyo', 'Europe/Berlin', 'America/New_York', 'UTC'):\n"
+        "    print(datetime.datetime(2026, 7, 1, tzinfo=zoneinfo.ZoneInfo(zone)).utcoffset().total_seconds())\n"
+    )
+    output = run.run(enter.command(release_tree, "root", [], ["python3", "-IB", "-c", code]), timeout_s=120)
+    assert [float(line) for line in output.decode().split()] == [32400, 7200, -14400, 0]
 
 
 def test_the_private_keys_stay_outside(release_tree: Path) -> None:
