@@ -18,7 +18,7 @@ from typing import Any
 from omamori_protocol.errors import ProtocolError
 from omamori_protocol.topics import Leaf, check_channel, device_topic
 
-from . import announcement, factory, keys, packs, pki
+from . import announcement, factory, keys, labels, packs, pki
 from .broker import BrokerAddress, publish
 from .candidate import Candidate
 from .cli_candidate import CandidateCommands, add_candidate_commands
@@ -186,6 +186,18 @@ def _factory(options: argparse.Namespace) -> None:
         _json({"serials": serials, "out": str(options.out)})
     else:
         print(f"registered {serials[0]}{f' to {serials[-1]}' if len(serials) > 1 else ''}; {options.out}")
+
+
+def _labels(options: argparse.Namespace) -> None:
+    serials = factory.batch_serials(options.serial, options.count)
+    drawn = {serial: labels.label(serial, model=options.model, url=options.help_url) for serial in serials}
+    options.out.mkdir(exist_ok=True)
+    for serial, data in drawn.items():
+        write_atomic(options.out / f"{serial}.svg", data)
+    if options.json:
+        _json({"serials": serials, "out": str(options.out)})
+    else:
+        print(f"{len(serials)} label{'s' if len(serials) > 1 else ''} in {options.out}")
 
 
 def _boxes(options: argparse.Namespace) -> None:
@@ -402,6 +414,20 @@ def _add_identity_commands(commands: _Commands) -> None:
     command.add_argument("--replace", action="store_true", help="new claim for boxes that are registered already")
     _add_json(command)
     command.set_defaults(run=_factory)
+
+    command = commands.add_parser("labels", help="draw the labels of boxes")
+    command.add_argument("--serial", required=True, help="serial of the (first) box, for example ZA35-000001")
+    command.add_argument("--count", type=_positive, default=1, help="how many boxes, counting the serial up")
+    command.add_argument("--model", required=True, help="what the box is called, for example ZA-SA3500")
+    command.add_argument(
+        "--help-url",
+        required=True,
+        metavar="URL",
+        help="where the help pages live; the code on the label adds the serial",
+    )
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="one SVG for each box, 62 x 29 mm")
+    _add_json(command)
+    command.set_defaults(run=_labels)
 
     command = commands.add_parser("boxes", help="list the registered boxes")
     command.add_argument("keys", metavar="KEYS", type=Path, help="key directory")
