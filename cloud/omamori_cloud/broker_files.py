@@ -3,7 +3,10 @@
 * TLS 1.3 only; the client certificate is the identity, its common name the user.
 * A box can be nobody else: it speaks and listens below its own name only, and its MQTT client id is its name whatever
   it says, so that nobody ends or inherits another box's session.
-* Services may have a listener of their own, which boxes' certificates do not open.
+* Services may have a listener of their own, which boxes' certificates do not open. Several ingest workers need it:
+  there, their client ids are their own.
+* mosquitto does not look at its access list when somebody subscribes, only when it delivers. For shared subscriptions
+  that is too late: see docs/adr/0045-shared-ingest.md.
 * What was acknowledged is on disk seconds later; boxes send the last minutes again after a loss
   (docs/adr/0040-a-spool-that-remembers-what-it-sent.md).
 """

@@ -19,6 +19,7 @@ from .config import CloudConfig, load_config
 from .daemon import Daemon
 from .errors import CloudError, QueryError
 from .health import assess
+from .ingest_worker import IngestWorker
 from .page.api import alert_query, ledger_query
 from .store.database import check_schema, migrate, open_database
 from .store.queries import MAX_ALERTS, MAX_LEDGER
@@ -48,6 +49,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--verbose", action="store_true", help="log every step")
 
+    ingest = commands.add_parser("ingest", parents=[common], help="take in messages as one more worker until stopped")
+    ingest.add_argument("--worker", metavar="NAME", required=True, help="its name, kept for ever: 2, or tokyo-1")
+    ingest.add_argument("--retire", action="store_true", help="take in what waits for this name, and give it up")
+    ingest.add_argument("--verbose", action="store_true", help="log every step")
+
     commands.add_parser("migrate", parents=[common], help="bring the database to the newest schema")
 
     boxes = commands.add_parser("boxes", parents=[common], help="list the boxes and how they are doing")
@@ -76,24 +82,37 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _serve(config: CloudConfig, arguments: argparse.Namespace) -> int:
+def _log(*, verbose: bool) -> None:
     logging.basicConfig(
-        level=logging.DEBUG if arguments.verbose else logging.INFO,
+        level=logging.DEBUG if verbose else logging.INFO,
         format="%(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
-    daemon = Daemon(config, allow_remote=arguments.allow_remote)
+
+
+def _run_until_told(work: Daemon | IngestWorker) -> int:
     received: list[int] = []
 
     def stop(number: int, _frame: Any) -> None:
         received.append(number)
-        daemon.stop()
+        work.stop()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    print(f"omamori-cloud: ready page={daemon.address}", flush=True)
-    daemon.run()
+    work.run()
     return 130 if received and received[0] == signal.SIGINT else 0
+
+
+def _serve(config: CloudConfig, arguments: argparse.Namespace) -> int:
+    _log(verbose=arguments.verbose)
+    daemon = Daemon(config, allow_remote=arguments.allow_remote)
+    print(f"omamori-cloud: ready page={daemon.address}", flush=True)
+    return _run_until_told(daemon)
+
+
+def _ingest(config: CloudConfig, arguments: argparse.Namespace) -> int:
+    _log(verbose=arguments.verbose)
+    return _run_until_told(IngestWorker(config, arguments.worker, retire=arguments.retire))
 
 
 def _migrate(config: CloudConfig, _arguments: argparse.Namespace) -> int:
@@ -223,6 +242,7 @@ def _ledger(config: CloudConfig, arguments: argparse.Namespace) -> int:
 
 _COMMANDS = {
     "serve": _serve,
+    "ingest": _ingest,
     "migrate": _migrate,
     "boxes": _boxes,
     "alerts": _alerts,

@@ -22,6 +22,7 @@ from .listener import describe, open_listener
 from .page.config import PageConfig
 from .page.web import make_app
 from .store.database import migrate, open_database
+from .store.installation import share_name
 from .store.reader import Reader
 from .store.reports import ReportStore
 from .store.writer import Writer
@@ -62,6 +63,7 @@ class Daemon:
         self._ingest = Ingest(
             config.broker,
             Writer(engine, config.limits),
+            share=share_name(engine),
             batch_messages=config.limits.batch_messages,
             clock=clock,
             status=status,

@@ -5,6 +5,13 @@ acknowledges it, on the same connection. While the database does not answer, not
 we have not stored (its session for us survives our absence, and its own restart if it is told to persist). After a
 lost connection nothing that belonged to it is acknowledged: the broker delivers it again, and the store recognises it.
 
+Several workers may do this at a time, each under a name of its own, which it keeps: what the broker has given to a
+worker waits for that worker (docs/adr/0045-shared-ingest.md).
+
+* Events and heartbeats are shared: each goes to one worker.
+* States and reports on settings go to every worker, one after the other. They are few and retained, and a shared
+  subscription would bring no retained messages.
+
 It decides nothing about messages: see `intake`, `presence` and `store.writer`.
 """
 
@@ -13,6 +20,7 @@ from __future__ import annotations
 import logging
 import ssl
 import threading
+import time
 from typing import Any
 
 from paho.mqtt.client import Client, MQTTMessage
@@ -40,6 +48,9 @@ _GATHER_WAIT_S = 0.01  # silence after which a batch is stored
 _GATHER_LIMIT_S = 0.1  # age at which it is stored although more is coming
 _RETRY_FIRST_S, _RETRY_LAST_S = 0.5, 10.0
 _CONNECT_TIMEOUT_S = 10.0
+_DRAINED_AFTER_S = 3.0  # silence after which a worker that retires has everything
+_SHARED = (Leaf.EVENT, Leaf.HEARTBEAT)
+_WHOLE = (Leaf.STATE, Leaf.REPORTED)
 
 
 class IngestStatus:
@@ -93,20 +104,24 @@ class Ingest:
         config: BrokerConfig,
         writer: Writer,
         *,
+        share: str,
         batch_messages: int,
         clock: Clock,
         status: IngestStatus,
         stop: threading.Event,
+        retire: bool = False,
     ) -> None:
         """Take the collaborators and read the certificates.
 
         Args:
             config: Which broker, and who we are.
             writer: Where batches go; used by this worker only.
+            share: Name of the group of workers, the same for all.
             batch_messages: Most messages of one transaction.
             clock: Time of reception.
             status: Told whether messages come in.
             stop: Ends `run`.
+            retire: Take in only what the broker still holds for this worker, then give up its name, and end.
 
         Raises:
             ConfigError: The certificates are not usable.
@@ -117,6 +132,10 @@ class Ingest:
         self._clock = clock
         self._status = status
         self._stop = stop
+        self._shared = [f"$share/{share}/{any_device(leaf)}" for leaf in _SHARED]
+        self._retire = retire
+        self._heard_s: float | None = None  # when a worker that retires last heard something
+        self._retired = False
         self._batch: list[Message | Refusal] = []
         self._unacknowledged: list[tuple[int, int]] = []
         self._ended = ""
@@ -134,6 +153,7 @@ class Ingest:
         client.connect_timeout = _CONNECT_TIMEOUT_S
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
+        client.on_unsubscribe = self._on_unsubscribe
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
         return client
@@ -143,7 +163,7 @@ class Ingest:
         retry_s = _RETRY_FIRST_S
         while not self._stop.is_set():
             was_connected = self._converse()
-            if self._stop.is_set():
+            if self._stop.is_set() or self._retired:
                 break
             retry_s = _RETRY_FIRST_S if was_connected else min(retry_s * 2, _RETRY_LAST_S)
             self._stop.wait(retry_s)
@@ -153,6 +173,7 @@ class Ingest:
         self._batch.clear()
         self._unacknowledged.clear()
         self._ended = ""
+        self._heard_s = None
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho leaves it untyped
         properties.SessionExpiryInterval = self._config.session_expiry_s
         properties.ReceiveMaximum = RECEIVE_MAXIMUM
@@ -169,7 +190,7 @@ class Ingest:
         except OSError as err:
             self._report(f"the broker cannot be reached: {err}")
             return False
-        if not self._stop.is_set():
+        if not self._stop.is_set() and not self._retired:
             self._report(self._ended or "the connection to the broker was lost")
         return was_connected
 
@@ -186,6 +207,16 @@ class Ingest:
             if self._stop.is_set():
                 self._client.disconnect()
                 return was_connected
+            if self._heard_s is not None and time.monotonic() - self._heard_s > _DRAINED_AFTER_S:
+                self._give_up_name()
+                return was_connected
+
+    def _give_up_name(self) -> None:
+        properties = Properties(PacketTypes.DISCONNECT)  # type: ignore[no-untyped-call]  # paho leaves it untyped
+        properties.SessionExpiryInterval = 0
+        self._client.disconnect(properties=properties)
+        self._retired = True
+        logger.info("%s has retired", self._config.client_id)
 
     def _batch_is_ripe(self) -> bool:
         return (
@@ -224,16 +255,26 @@ class Ingest:
         if reason.is_failure:
             self._ended = f"the broker refuses us: {reason}"
             return
+        if self._retire:
+            client.unsubscribe([*self._shared, *map(any_device, (*_SHARED, *_WHOLE))])
+            return
         options = SubscribeOptions(qos=1)
-        leaves = (Leaf.STATE, Leaf.REPORTED, Leaf.EVENT, Leaf.HEARTBEAT)
-        client.subscribe([(any_device(leaf), options) for leaf in leaves])
+        filters = [*map(any_device, _WHOLE), *self._shared]
+        client.subscribe([(name, options) for name in filters])
 
     def _on_subscribe(self, client: Client, _data: Any, _mid: int, reasons: list[ReasonCode], _properties: Any) -> None:
         refused = [str(reason) for reason in reasons if reason.is_failure]
         if refused:
             self._ended = f"the broker refuses our subscription: {', '.join(refused)[:200]}"
             client.disconnect()
-        else:
+            return
+        # What a worker of the time before shared subscriptions asked for; the broker remembers it with our name.
+        client.unsubscribe([any_device(leaf) for leaf in _SHARED])
+        self._report("")
+
+    def _on_unsubscribe(self, _client: Client, _data: Any, _mid: int, _reasons: Any, _properties: Any) -> None:
+        if self._retire:
+            self._heard_s = time.monotonic()
             self._report("")
 
     def _on_disconnect(self, _client: Client, _data: Any, _flags: Any, reason: ReasonCode, _properties: Any) -> None:
@@ -241,6 +282,8 @@ class Ingest:
             self._ended = f"the connection to the broker was lost: {reason}"
 
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
+        if self._heard_s is not None:
+            self._heard_s = time.monotonic()
         try:
             topic = message.topic[: MAX_TOPIC_LENGTH + 1]
         except UnicodeDecodeError:

@@ -47,7 +47,10 @@ class Heartbeat(Base):
     """A sign of life."""
 
     __tablename__ = "heartbeats"
-    __table_args__ = (Index("ix_heartbeats_device", "device_id", "id"),)
+    __table_args__ = (
+        Index("ix_heartbeats_device", "device_id", "id"),
+        Index("ix_heartbeats_time", "received_ms", "id"),
+    )
 
     id: Mapped[int] = mapped_column(_RowId, primary_key=True, autoincrement=True)
     device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"))
@@ -69,6 +72,36 @@ class Heartbeat(Base):
     bypassed_packets: Mapped[int] = mapped_column(BigInteger)
     blocked_packets: Mapped[int] = mapped_column(BigInteger)
     busy_permille: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+
+
+class HeartbeatSpan(Base):
+    """The heartbeats of one box in an hour or a day, when they are too old to be kept one by one.
+
+    Of what grows since power-on, and of what the box runs, it has the value of the newest heartbeat (`boot`, `seq`).
+    """
+
+    __tablename__ = "heartbeat_spans"
+    __table_args__ = (Index("ix_heartbeat_spans_time", "length_s", "start_ms"),)
+
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
+    length_s: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    start_ms: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    beats: Mapped[int] = mapped_column(BigInteger)
+    inspecting: Mapped[int] = mapped_column(BigInteger)  # how many of them said that the engine inspects
+    busy_sum: Mapped[int] = mapped_column(BigInteger)
+    busy_max: Mapped[int] = mapped_column(SmallInteger)
+    agent_rss_kib_max: Mapped[int] = mapped_column(BigInteger)
+    memory_available_kib_min: Mapped[int] = mapped_column(BigInteger)
+    spool_depth_max: Mapped[int] = mapped_column(BigInteger)
+    boot: Mapped[int] = mapped_column(BigInteger)
+    seq: Mapped[int] = mapped_column(BigInteger)
+    uptime_s: Mapped[int] = mapped_column(BigInteger)
+    firmware: Mapped[str] = mapped_column(String(32))
+    feed_serial: Mapped[int] = mapped_column(BigInteger)
+    uninspected_s: Mapped[int] = mapped_column(BigInteger)
+    inspected_packets: Mapped[int] = mapped_column(BigInteger)
+    bypassed_packets: Mapped[int] = mapped_column(BigInteger)
+    blocked_packets: Mapped[int] = mapped_column(BigInteger)
 
 
 class State(Base):
@@ -206,6 +239,47 @@ class Firmware(Base):
     detail: Mapped[str | None] = mapped_column(String(300))
     slot: Mapped[int | None] = mapped_column(SmallInteger)
     running: Mapped[str | None] = mapped_column(String(32))
+
+
+class Customer(Base):
+    """Whose boxes they are, and how long the contract keeps alerts (None: as long as usual)."""
+
+    __tablename__ = "customers"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+    alert_days: Mapped[int | None] = mapped_column(Integer)
+
+
+class Assignment(Base):
+    """Which customer has a box; no foreign key: a box may be assigned before it was ever heard of."""
+
+    __tablename__ = "assignments"
+    __table_args__ = (Index("ix_assignments_customer", "customer_id"),)
+
+    device: Mapped[str] = mapped_column(String(32), primary_key=True)
+    customer_id: Mapped[str] = mapped_column(ForeignKey("customers.id"))
+
+
+class Erasure(Base):
+    """What was deleted on request: of whom, when, and how many rows of each table. It holds nothing of what it was."""
+
+    __tablename__ = "erasures"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+    id: Mapped[int] = mapped_column(_RowId, primary_key=True, autoincrement=True)
+    at_ms: Mapped[int] = mapped_column(BigInteger)
+    subject: Mapped[str] = mapped_column(String(80))
+    rows: Mapped[dict[str, int]] = mapped_column(JSON)
+
+
+class Installation(Base):
+    """What all programs on this store must agree on."""
+
+    __tablename__ = "installation"
+
+    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    value: Mapped[str] = mapped_column(String(200))
 
 
 class Refusal(Base):

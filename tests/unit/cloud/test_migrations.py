@@ -102,7 +102,7 @@ def _row(table: Table, number: int) -> dict[str, Any]:
         "device_id": BOX if number == 1 else OTHER_BOX,
         "latest_heartbeat_id": number,
         "occurred_ms": NOW_MS + number,
-        "customer_id": None,
+        "customer_id": f"id{number}",
     }
     if table.name == "devices":
         special["id"] = special["device"]
