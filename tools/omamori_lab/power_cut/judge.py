@@ -30,7 +30,7 @@ from omamori_protocol.vocabulary import FirmwareState, Slot
 from .data_partition import DataPartition, DataState
 from .next_start import Chooser, Start
 from .recording import Recording
-from .replay import Cut, Replay
+from .replay import Replay
 from .slot_content import SlotContent
 from .timeline import Moment, Timeline
 from .variables import VariableStore, read_variables
@@ -67,6 +67,7 @@ class Report:
         repairs: How often the data partition was repaired and read.
         starts: How often a start was played.
         outcomes: What a start comes to, in words, and how often.
+        examples: Moments of each outcome: the first, and those at which the disk kept some of what was on its way.
         faults: Moment, and what is wrong there.
     """
 
@@ -76,6 +77,7 @@ class Report:
     repairs: int = 0
     starts: int = 0
     outcomes: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    examples: dict[str, list[Moment]] = dataclasses.field(default_factory=dict)
     faults: list[str] = dataclasses.field(default_factory=list)
 
     def __str__(self) -> str:
@@ -91,10 +93,17 @@ class Report:
 
 @dataclasses.dataclass(frozen=True)
 class Judgement:
-    """What a moment comes to."""
+    """What a moment comes to.
+
+    Attributes:
+        outcome: In words.
+        faults: What is wrong.
+        start: The start after the cut; None when there is none.
+    """
 
     outcome: str
     faults: tuple[str, ...]
+    start: Start | None = None
 
 
 class Judge:
@@ -130,23 +139,20 @@ class Judge:
     def run(self, boundaries: Iterable[int], seeds: Sequence[int]) -> Report:
         """Judge boundaries, in their order, and a drawn moment behind each for each seed."""
         for boundary in boundaries:
-            self._replay.move_to(Cut(boundary))
             for moment in self.timeline.moments(boundary):
                 self._judge(moment)
                 self.report.boundaries += 1
             for seed in seeds:
-                moment = self.timeline.drawn(boundary, seed)
-                self._replay.move_to(moment.cut)
-                self._judge(moment)
+                self._judge(self.timeline.drawn(boundary, seed))
                 self.report.subsets += 1
             if len(self.report.faults) > MAX_FAULTS:
                 break
         return self.report
 
-    def move_to(self, moment: Moment) -> VariableStore:
-        """Make the disk what it was, and return the variables."""
+    def look_at(self, moment: Moment) -> Judgement:
+        """Make the disk what it was, not earlier than the last one, and say what the moment comes to."""
         self._replay.move_to(moment.cut)
-        return self._stores[moment.writes]
+        return self._look(moment)
 
     def _read_stores(self, recording: Recording) -> list[VariableStore]:
         """Read what the firmware would find after each single write to its variables."""
@@ -182,7 +188,7 @@ class Judge:
             stream.seek(-_TABLES, 2)
             return head, stream.read(_TABLES)
 
-    def _judge(self, moment: Moment) -> None:
+    def _look(self, moment: Moment) -> Judgement:
         if self._state is None or self._is_data_touched:
             self._state = self._data.look()
             self._is_data_touched = False
@@ -194,11 +200,18 @@ class Judge:
         if judgement is None:
             self._known = {}  # a replay does not come back to an earlier state of the data partition
             judgement = self._known[key] = self._play(store, self._state)
-        self.report.outcomes[judgement.outcome] += 1
-        faults = list(judgement.faults)
         if self._are_tables_touched and self._read_tables() != self._tables:
-            faults.append("the partition tables have changed")
-        self.report.faults += [f"{moment}: {fault} ({judgement.outcome})" for fault in faults]
+            wrong = (*judgement.faults, "the partition tables have changed")
+            return dataclasses.replace(judgement, faults=wrong)
+        return judgement
+
+    def _judge(self, moment: Moment) -> None:
+        judgement = self.look_at(moment)
+        report = self.report
+        report.faults += [f"{moment}: {fault} ({judgement.outcome})" for fault in judgement.faults]
+        if not report.outcomes[judgement.outcome] or moment.cut.seed is not None:
+            report.examples.setdefault(judgement.outcome, []).append(moment)
+        report.outcomes[judgement.outcome] += 1
 
     def _play(self, store: VariableStore, state: DataState) -> Judgement:
         self.report.starts += 1
@@ -215,6 +228,7 @@ class Judge:
         return Judgement(
             f"slot {first.slot} {self._update.versions[first.slot]}, {first.told['reason']}: {word}",
             (*faults, *more),
+            first,
         )
 
     def _faults_of_starts(self, first: Start, second: Start) -> list[str]:

@@ -52,7 +52,7 @@ def entry_partition(option: bytes) -> uuid.UUID | None:
     at += 2
     while at + 4 <= len(option):
         kind, subtype, length = struct.unpack_from("<BBH", option, at)
-        if kind == _END or length < 4:
+        if kind == _END or length < 4 or at + length > len(option):
             return None
         if (kind, subtype) == (_MEDIA, _PARTITION) and length >= 42:
             return uuid.UUID(bytes_le=option[at + 24 : at + 40])

@@ -43,7 +43,7 @@ class Timeline:
     def __init__(self, recording: Recording) -> None:
         disk_log, vars_log = recording.logs()
         entries = list(disk_log.entries())
-        ends = [_end(entry) for entry in entries]
+        self._ends = ends = [_end(entry) for entry in entries]
         self._barriers = [entry.number for entry in entries if entry.is_barrier]
         self._count = len(entries)
         clock = recording.clock()
@@ -62,10 +62,20 @@ class Timeline:
         """How many writes to the variables there are."""
         return len(self._earliest)
 
-    def first_boundary(self, disk_log_length: int, recording: Recording) -> int:
-        """Return the first boundary after the disk's log had a length."""
-        made = sum(_end(entry) <= disk_log_length for entry in recording.logs()[0].entries())
-        return bisect.bisect_left(self._barriers, made)
+    def boundary_at(self, length: int) -> int:
+        """Return how many flushes had ended when the disk's log had a length."""
+        return bisect.bisect_left(self._barriers, bisect.bisect_right(self._ends, length))
+
+    def spread(self, first: int, count: int, *, around: int = 2) -> list[int]:
+        """Return boundaries from `first` on: all near writes to the variables, and so many others, evenly spread."""
+        every = range(first, self.boundaries + 1)
+        busy = [
+            number for number in every if self._at_least(self.window(number)[0]) < self._at_most(self.window(number)[1])
+        ]
+        chosen = {near for number in busy for near in range(number - around, number + around + 1) if near in every}
+        rest = [number for number in every if number not in chosen]
+        chosen |= {rest[(2 * at + 1) * len(rest) // (2 * count)] for at in range(count if rest else 0)}
+        return sorted(chosen)
 
     def window(self, boundary: int) -> tuple[int, int]:
         """Return how many requests to the disk had been made at least and at most between two flushes."""
@@ -77,7 +87,8 @@ class Timeline:
         """Yield the moments between a flush and the next at which the disk keeps nothing more than what was flushed."""
         first, last = self.window(boundary)
         for writes in range(self._at_least(first), self._at_most(last) + 1):
-            yield Moment(Cut(boundary), writes)
+            made = self._earliest[writes - 1] if writes else 0
+            yield Moment(Cut(boundary, before=max(first, made)), writes)
 
     def drawn(self, boundary: int, seed: int) -> Moment:
         """Return a moment between a flush and the next at which the disk keeps some of what was on its way."""
