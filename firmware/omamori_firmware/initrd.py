@@ -2,8 +2,8 @@
 
 It contains busybox, three disk tools with their libraries, the boot chooser, the board's modules and one script; no
 udev and no systemd. Its bytes depend on nothing but its content: fixed order, owners, numbers and times. What comes
-from the tools and what comes from the kernel are archives of their own, each compressed by itself: a new kernel leaves
-the first one as it was, and the difference between two releases does not contain it.
+from the tools, from the kernel and from us are archives of their own, each compressed by itself: where one changes, the
+others stay as they were, and the difference between two releases does not contain them.
 """
 
 import io
@@ -55,16 +55,18 @@ def build_initrd(
         Entry("lib", stat.S_IFLNK | 0o777, b"usr/lib"),
         Entry("lib64", stat.S_IFLNK | 0o777, b"usr/lib64"),
         Entry("dev/console", stat.S_IFCHR | 0o600, device=(5, 1)),
-        Entry("init", stat.S_IFREG | 0o755, script.read_bytes()),
-        Entry("etc/modules", stat.S_IFREG | 0o644, ("\n".join(load) + "\n").encode()),
-        Entry("etc/slots", stat.S_IFREG | 0o644, slots.encode()),
         Entry("etc/mtab", stat.S_IFLNK | 0o777, b"/proc/self/mounts"),
-        Entry(f"bin/{chooser.name}", stat.S_IFREG | 0o755, chooser.read_bytes()),
         Entry("bin/busybox", stat.S_IFREG | 0o755, tools.path("/usr/bin/busybox").read_bytes()),
         *(Entry(f"bin/{name}", stat.S_IFLNK | 0o777, b"busybox") for name in APPLETS),
         *_programs(tools),
     ]
-    packed = [_compress(part, target, tools) for part in (archive(entries), archive([*_modules(kernel)]))]
+    ours = [
+        Entry("init", stat.S_IFREG | 0o755, script.read_bytes()),
+        Entry("etc/modules", stat.S_IFREG | 0o644, ("\n".join(load) + "\n").encode()),
+        Entry("etc/slots", stat.S_IFREG | 0o644, slots.encode()),
+        Entry(f"bin/{chooser.name}", stat.S_IFREG | 0o755, chooser.read_bytes()),
+    ]
+    packed = [_compress(archive(part), target, tools) for part in (entries, [*_modules(kernel)], ours)]
     # The kernel unpacks one after the other; each begins at a multiple of four.
     target.write_bytes(b"".join(data + b"\0" * (-len(data) % 4) for data in packed))
 
