@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from omamori_firmware.build import STAGES, Builder, BuildRequest
 from omamori_firmware.cache import Cache, default_directory
@@ -97,12 +100,13 @@ BAD_IMAGES = (
 )
 
 
-def build_image(change: Callable[[Path], None], version: str, *, keys: Path, work: Path) -> Path:
+def build_image(change: Callable[[Path], None], version: str, *, base: Path, keys: Path, work: Path) -> Path:
     """Build an image from changed sources; return its artifact directory.
 
     Args:
         change: Changes a copy of the sources.
         version: The version that it says it is.
+        base: The image that it is a successor of; it is as old as that one.
         keys: Key directory that signs it.
         work: An empty directory.
     """
@@ -121,7 +125,9 @@ def build_image(change: Callable[[Path], None], version: str, *, keys: Path, wor
         version=version,
         allow_drift=True,
     )
-    with Reporter(total=STAGES, quiet=True) as reporter:
+    built_s = json.loads((base / "manifest.json").read_text())["build_time"]
+    with pytest.MonkeyPatch.context() as environment, Reporter(total=STAGES, quiet=True) as reporter:
+        environment.setenv("SOURCE_DATE_EPOCH", str(built_s))
         Builder(SourceTree(tree), Cache(default_directory()), reporter).build(request)
     return work / "image"
 

@@ -6,6 +6,7 @@ The console's mirror is a pty that stays the same through power cuts, so one dev
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +14,20 @@ import pytest
 
 from omamori_lab.box import BoxState
 from omamori_lab.lab import Lab
+from omamori_lab.power_cut.rehearsal import RecordedUpdate, disk_log_length, keep_update
+from omamori_lab.results import SceneResult
+from omamori_lab.scenes import Scene, choose, play
 from omamori_lab.settings import LabSettings
 
 from .outcome_table import Outcome, render
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("power cuts")
+    group.addoption("--subsets", type=int, default=1, help="power cuts drawn behind each flush (default: 1)")
+    group.addoption(
+        "--boots", type=int, default=6, help="power cuts after which the box is really started (default: 6)"
+    )
 
 
 class Office:
@@ -24,6 +36,7 @@ class Office:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.failure: str | None = None
+        self._update: RecordedUpdate | None = None
         self._stack = contextlib.ExitStack()
 
     def open(self) -> None:
@@ -44,15 +57,37 @@ class Office:
                 raise
         return self.lab
 
+    def play(self, scene: Scene) -> SceneResult:
+        """Play a scene; the one with an update also leaves the recording of every write in it."""
+        lab = self.protecting()
+        if scene.name != "firmware":
+            return play(scene, lab)
+        begin = disk_log_length(lab)
+        result = play(scene, lab)
+        if result.error is None:
+            self._update = keep_update(lab, begin)
+        return result
+
+    def recorded_update(self) -> RecordedUpdate:
+        """Return the recording of an update, whose box is off now; one is made if none was."""
+        if self._update is None:
+            result = self.play(choose(["firmware"])[0])
+            assert result.error is None, result.error
+        assert self._update is not None
+        self.lab.box.cut_power()
+        return self._update
+
 
 @pytest.fixture(scope="session")
 def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
-    made = Office(Lab(LabSettings(state=tmp_path_factory.mktemp("lab"), page_port=0)))
+    recordings = tmp_path_factory.mktemp("recordings")
+    made = Office(Lab(LabSettings(state=tmp_path_factory.mktemp("lab"), page_port=0, recordings=recordings)))
     made.open()
     try:
         yield made
     finally:
         made.close()
+        shutil.rmtree(recordings)  # some gigabytes
 
 
 @pytest.fixture(scope="session")

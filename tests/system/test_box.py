@@ -9,8 +9,10 @@ import pytest
 
 from omamori_lab.box import ENROLLED, FORWARDING, PROTECTING, RELEASE, BoxState
 from omamori_lab.journal import NETNS, processes_inside, start_ticks
+from omamori_lab.power_cut.rehearsal import ENDS, choose, rehearse
 from omamori_lab.scenes import SCENES, Scene, play
 
+from .power_cuts import judge_of
 from .refused_firmware import RefusedFirmwareScene
 
 if TYPE_CHECKING:
@@ -74,8 +76,7 @@ def test_the_box_starts_by_itself_and_protects(office: Office, dut: Dut) -> None
 @pytest.mark.timeout(1500)  # one of them builds another image
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: str(scene.name))
 def test_scene(office: Office, dut: Dut, scene: Scene) -> None:
-    lab = office.protecting()
-    result = play(scene, lab)
+    result = office.play(scene)
     wrong = [check for check in result.checks if not check.ok]
     assert result.error is None, result.error
     assert not wrong, "\n".join(f"{check.name}: expected {check.expected}, seen {check.seen}" for check in wrong)
@@ -89,6 +90,23 @@ def test_firmware_that_must_never_be_taken(office: Office, outcomes: list[Outcom
     wrong = [check for check in result.checks if not check.ok]
     assert result.error is None, result.error
     assert not wrong, "\n".join(f"{check.name}: expected {check.expected}, seen {check.seen}" for check in wrong)
+
+
+@pytest.mark.timeout(1500)
+def test_update_survives_power_cuts(
+    office: Office, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A sample: every write to the firmware's variables, the flushes around them, some others, and one start."""
+    update = office.recorded_update()
+    with judge_of(update, tmp_path_factory) as judge:
+        first = judge.timeline.boundary_at(update.begin)
+        report = judge.run(judge.timeline.spread(first, 20), seeds=[first])
+    with capsys.disabled():
+        print(f"\n{report}")
+    assert not report.faults
+    assert any("slot B" in outcome for outcome in report.outcomes)
+    with judge_of(update, tmp_path_factory) as judge:
+        assert rehearse(office.lab, update, judge, choose(report, 1)[0]) in ENDS
 
 
 def test_no_unit_has_failed_and_the_agent_is_small(office: Office) -> None:

@@ -9,7 +9,7 @@ import concurrent.futures
 import contextlib
 import datetime as dt
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,11 @@ class Trials:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.desk = lab.surroundings.firmware
+
+    def build(self, change: Callable[[Path], None], version: str, work: Path) -> Path:
+        """Build an image from changed sources."""
+        settings = self.lab.settings
+        return build_image(change, version, base=settings.image, keys=settings.keys, work=work)
 
     def want(self, version: str, **changes: Any) -> None:
         """Let the box have a firmware, at once."""
@@ -98,7 +103,7 @@ def test_bad_image_ends_on_the_slot_before(
 ) -> None:
     box = trials.lab.box
     version = trials.desk.next_version()
-    built = build_image(image.spoil, version, keys=trials.lab.settings.keys, work=tmp_path)
+    built = trials.build(image.spoil, version, tmp_path)
     release = trials.desk.publish_image(built, is_kept=False)
     mark = box.restarts_by_itself()
     trials.want(version)
@@ -135,7 +140,7 @@ def test_disk_that_loses_a_bit_after_the_installation(
     """In the root file system dm-verity finds it, in the kernel image the machine's own firmware."""
     box = trials.lab.box
     version = trials.desk.next_version()
-    built = build_image(lambda _tree: None, version, keys=trials.lab.settings.keys, work=tmp_path)
+    built = trials.build(lambda _tree: None, version, tmp_path)
     release = trials.desk.publish_image(built, is_kept=False)
     mark = box.restarts_by_itself()
     # Not before somebody allows it: the disk has to be damaged first.
