@@ -782,6 +782,9 @@ static int command_set_state(struct slot slots[SLOTS], int slot, bool is_good)
 		if (!write_order(&order))
 			return 1;
 	}
+	/* A slot that ran before runs again, and the committed one will be written: nobody may put it back in its place. */
+	if (remembered() == slot && is_in(&order, &slots[!slot]) && !remember(!slot))
+		return 1;
 	return next_number() == slots[slot].number && !delete_variable("BootNext");
 }
 

@@ -452,6 +452,31 @@ def test_slot_that_gets_nowhere_three_times_gives_way_once(rig: Rig) -> None:
     assert rig.start()["slot"] == "B"
 
 
+def update_from_fallback(rig: Rig) -> None:
+    """The slot that was good before runs for once, and the committed one is about to be written anew."""
+    both_good(rig)
+    assert [rig.run("starting").returncode for _ in range(4)] == [0, 0, 0, 1]
+    assert rig.start()["reason"] == "fallback"
+    rig.ok("set-state", "B", "bad")
+
+
+def test_update_from_a_fallback_is_a_trial_like_any_other(rig: Rig) -> None:
+    update_from_fallback(rig)
+    rig.ok("set-primary", "B")
+    told = rig.start()
+    assert (told["slot"], told["committed"], told["is_trial"], told["reason"]) == ("B", "A", True, "trial")
+    told = rig.start()
+    assert (told["slot"], told["reason"], told["attempt"]) == ("A", "normal", {"slot": "B", "end": "interrupted"})
+
+
+def test_cut_while_the_committed_slot_is_written_anew_does_not_start_it(rig: Rig) -> None:
+    update_from_fallback(rig)
+    for _ in range(2):
+        told = rig.start()
+        assert (told["slot"], told["committed"], told["reason"]) == ("A", "A", "normal")
+        assert rig.names() == ["A"]
+
+
 def test_slot_that_gets_somewhere_stays(rig: Rig) -> None:
     both_good(rig)
     for _ in range(4):
