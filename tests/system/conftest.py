@@ -106,11 +106,18 @@ def logs(office: Office) -> Path:
     return office.lab.settings.logs
 
 
+_TABLE = pytest.StashKey[list[Outcome]]()
+
+
 @pytest.fixture(scope="session")
-def outcomes(request: pytest.FixtureRequest) -> Iterator[list[Outcome]]:
+def outcomes(pytestconfig: pytest.Config) -> list[Outcome]:
     """What became of bad firmware; printed when all is over."""
-    table: list[Outcome] = []
-    yield table
-    terminal = request.config.pluginmanager.get_plugin("terminalreporter")
-    for line in ["", *render(table)] if terminal is not None and table else []:
-        terminal.write_line(line)
+    return pytestconfig.stash.setdefault(_TABLE, [])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the table."""
+    if table := config.stash.get(_TABLE, []):
+        terminalreporter.section("bad firmware")
+        for line in render(table):
+            terminalreporter.write_line(line)
