@@ -14,6 +14,7 @@ from typing import Any
 from .as_json import alert_object, box_object, event_object, ledger_object, sums_object
 from .cli_desk import DESK_COMMANDS, add_desk_commands
 from .cli_output import local_time, print_json, print_table
+from .cli_store import STORE_COMMANDS, add_store_commands
 from .clock import system_clock, to_rfc3339
 from .config import CloudConfig, load_config
 from .daemon import Daemon
@@ -79,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     ledger.add_argument("--before", metavar="PLACE", help="continue where an answer's `next` says")
     ledger.add_argument("--limit", metavar="N", help=f"at most so many (1-{MAX_LEDGER}, normally 100)")
     add_desk_commands(commands, common)
+    add_store_commands(commands, common)
     return parser
 
 
@@ -249,6 +251,7 @@ _COMMANDS = {
     "events": _events,
     "ledger": _ledger,
     **DESK_COMMANDS,
+    **STORE_COMMANDS,
 }
 
 

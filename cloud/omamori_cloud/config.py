@@ -26,6 +26,9 @@ An unknown key is an error: a misspelt key must not silently mean the default. P
     allow_file = "/srv/feed/own/reports.tsv"    # written by the cloud: accepted reports of false alarms
 
     [limits]                            # see Limits
+
+    [retention]                         # see RetentionConfig
+    alert_days = 365                    # unless the customer's contract says something else
 """
 
 from __future__ import annotations
@@ -40,9 +43,11 @@ from omamori_protocol.device import check_device_id
 from omamori_protocol.errors import ProtocolError
 
 from .errors import ConfigError
+from .retention import MAX_DAYS, RetentionConfig
 
 MAX_BYTES = 64 * 1024
 MAX_NAMES = 1000
+MAX_BATCH = 10_000  # what one statement can name
 LANGUAGES = ("ja", "en")
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:-]{0,252}[A-Za-z0-9])?")
@@ -68,11 +73,11 @@ class Limits:
     """Bounds of everything that grows; rows beyond them are deleted, the oldest first."""
 
     devices: int = 10_000
-    heartbeats_per_device: int = 2_880  # two days
+    heartbeats_per_device: int = 12_000  # one a minute for as long as they are kept one by one, and a day
     events_per_device: int = 200_000
     refusals_per_device: int = 100
     ledger_entries_per_device: int = 20_000  # their sums are kept for ever
-    batch_messages: int = 500  # messages stored in one transaction
+    batch_messages: int = 500  # messages stored in one transaction; at most MAX_BATCH
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,6 +102,7 @@ class CloudConfig:
     offline_after_s: int = 180
     names: dict[str, str] = dataclasses.field(default_factory=dict)
     limits: Limits = dataclasses.field(default_factory=Limits)
+    retention: RetentionConfig = dataclasses.field(default_factory=RetentionConfig)
     feed: FeedFiles = dataclasses.field(default_factory=FeedFiles)
 
 
@@ -163,11 +169,26 @@ def _broker(table: _Table, base: Path) -> BrokerConfig:
 
 
 def _limits(table: _Table) -> Limits:
+    most = {"batch_messages": MAX_BATCH}
     values = {
-        item.name: table.number(item.name, int(str(item.default)), 1, 1_000_000) for item in dataclasses.fields(Limits)
+        item.name: table.number(item.name, int(str(item.default)), 1, most.get(item.name, 1_000_000))
+        for item in dataclasses.fields(Limits)
     }
     table.close()
     return Limits(**values)
+
+
+def _retention(table: _Table) -> RetentionConfig:
+    bounds = {"every_s": (10, 7 * 86400), "batch_rows": (1, MAX_BATCH)}
+    values = {
+        item.name: table.number(item.name, int(str(item.default)), *bounds.get(item.name, (1, MAX_DAYS)))
+        for item in dataclasses.fields(RetentionConfig)
+    }
+    table.close()
+    found = RetentionConfig(**values)
+    if not found.heartbeat_days <= found.hourly_days <= found.daily_days:
+        raise ConfigError("retention.hourly_days", "heartbeat_days, hourly_days and daily_days must not get smaller")
+    return found
 
 
 def _feed(table: _Table, base: Path) -> FeedFiles:
@@ -226,6 +247,7 @@ def parse_config(data: bytes, base: Path) -> CloudConfig:
         offline_after_s=top.number("offline_after_s", CloudConfig.offline_after_s, 5, 86400),
         names=_names(top.table("names")),
         limits=_limits(top.table("limits")),
+        retention=_retention(top.table("retention")),
         feed=_feed(top.table("feed"), base),
     )
     top.close()

@@ -1,7 +1,7 @@
 """Wires the cloud together and keeps it running: the composition root of ``omamori-cloud serve``.
 
-Two workers, ingest and page, each in its thread. One that ends although nobody asked it to takes the whole daemon
-down with an error, so that whoever started it can start it again: there is no half-dead cloud.
+Three workers, ingest, page and retention, each in its thread. One that ends although nobody asked it to takes the
+whole daemon down with an error, so that whoever started it can start it again: there is no half-dead cloud.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from .store.database import migrate, open_database
 from .store.installation import share_name
 from .store.reader import Reader
 from .store.reports import ReportStore
+from .store.sweeper import Sweeper
 from .store.writer import Writer
 
 logger = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class Daemon:
             status=status,
             stop=self._stop,
         )
+        self._sweeper = Sweeper(engine, config.retention, clock=clock, stop=self._stop)
         self._engine = engine
         self._listener = open_listener(config.listen, allow_remote=allow_remote)
         page = PageConfig(
@@ -101,7 +103,11 @@ class Daemon:
         Raises:
             WorkerError: A worker ended although nobody asked it to.
         """
-        workers = [self._start("ingest", self._ingest.run), self._start("page", self._server.run)]
+        workers = [
+            self._start("ingest", self._ingest.run),
+            self._start("page", self._server.run),
+            self._start("retention", self._sweeper.run),
+        ]
         try:
             while not self._stop.wait(0.5):
                 pass
