@@ -20,7 +20,10 @@ from omamori_protocol.messages import Event
 from omamori_protocol.vocabulary import EventKind
 from sim.box import CLAIM, DEVICE, make_box
 from sim.clock import ManualClock
+from sim.mosquitto import free_port
 from sim.pki import Authority
+from sim.proxy import Proxy
+from sim.repository import RepositorySimulator
 
 
 @pytest.fixture
@@ -54,6 +57,32 @@ def test_start_leaves_an_event_and_a_stop_is_clean_and_quick(box: Path) -> None:
     spool.close()
     assert (first.kind, first.seq) == (EventKind.SYSTEM, 1)
     assert first.text == "agent started: firmware 2026.11.1 dev, slot A"
+
+
+def test_enrolment_and_feed_are_asked_for_through_the_offices_proxy(tmp_path: Path) -> None:
+    proxy = Proxy(set())  # refuses, and remembers what for
+    ports = [free_port(), free_port()]
+    enrolment, repository = (f"https://localhost:{port}" for port in ports)
+    paths = make_box(
+        tmp_path,
+        enrolment_url=enrolment,
+        repository_url=repository,
+        proxy={"host": "127.0.0.1", "port": proxy.port},
+    )
+    (paths.run / "agent").mkdir()
+    paths.trust_root.write_bytes(RepositorySimulator().trusted_root)
+    paths.service_ca.write_bytes(Authority("Service CA").pem)
+    stop = threading.Event()
+    runner = threading.Thread(target=app.run, args=(load_config(tmp_path), Notifier(), stop))
+    runner.start()
+    wanted = {f"CONNECT localhost:{port} HTTP/1.1".encode() for port in ports}
+    deadline = time.monotonic() + 30
+    while not wanted <= {head.split(b"\r\n")[0] for head in list(proxy.requests)} and time.monotonic() < deadline:
+        time.sleep(0.02)
+    stop.set()
+    runner.join(20)
+    proxy.close()
+    assert wanted <= {head.split(b"\r\n")[0] for head in proxy.requests}
 
 
 def test_worker_that_dies_ends_the_daemon(box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
