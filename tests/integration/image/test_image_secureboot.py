@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from datetime import UTC, datetime
@@ -12,15 +13,18 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from omamori_firmware import disk as layout
+from omamori_firmware import factory
 from omamori_firmware.build import STAGES, Builder, BuildRequest
 from omamori_firmware.cache import Cache
 from omamori_firmware.files import copy_sparse
 from omamori_firmware.progress import Reporter
 from omamori_firmware.qemu import prepare
 from omamori_firmware.recipe import SourceTree, source_tree
+from omamori_firmware.tools import ToolsTree
 from omamori_hw.board import load_board
 from omamori_ota.firmware import secureboot_keys
 from omamori_ota.firmware.bundle_keys import load_certificate
+from sim.box import provision_body
 
 pytestmark = [pytest.mark.image, pytest.mark.root, pytest.mark.long, pytest.mark.timeout(1800)]
 SIZES = load_board(source_tree().boards / "x86_64-uefi").disk
@@ -70,7 +74,7 @@ def fill(image: Path, disk: Path, slot: str) -> None:
 
 
 def test_a_box_goes_over_to_another_key(  # type: ignore[no-untyped-def]
-    boot, keys: Path, cache: Cache, sources: SourceTree, tmp_path: Path
+    boot, keys: Path, cache: Cache, sources: SourceTree, tools: ToolsTree, tmp_path: Path
 ) -> None:
     own = tmp_path / "keys"
     shutil.copytree(keys, own)
@@ -81,7 +85,11 @@ def test_a_box_goes_over_to_another_key(  # type: ignore[no-untyped-def]
     second = make(own, "1.0.1-dev.1", tmp_path / "second", cache, sources)
     new, old = serial(own / "secureboot/db.crt"), serial(keys / "secureboot/db.crt")
 
-    disk, variables = prepare(first, tmp_path / "disk")
+    disk, variables = tmp_path / "disk.raw", tmp_path / "vars.fd"
+    # With its provisioning: an agent without it fails, and that ends a trial.
+    (tmp_path / "provision.json").write_text(json.dumps(provision_body()))
+    factory.personalise(first, tmp_path / "provision.json", disk, tools, cache)
+    shutil.copyfile(first / "vars.fd", variables)
     fill(second, disk, "b")
     box = boot(disk, variables)
     assert box.wait(RELEASE)["version"] == "1.0.0-dev.1"
