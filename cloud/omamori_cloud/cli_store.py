@@ -1,10 +1,11 @@
-"""`omamori-cloud retention`: how long things are kept, for whom, and deletion on request."""
+"""`omamori-cloud retention`, `backup` and `restore`: what the store keeps for how long, and a second copy of it."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import threading
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine
@@ -13,6 +14,7 @@ from .cli_output import print_json, print_table
 from .clock import system_clock
 from .config import CloudConfig
 from .errors import QueryError
+from .store.backup import BackupReport, read_backup, write_backup
 from .store.customers import CustomerStore
 from .store.database import check_schema, open_database
 from .store.sweeper import Sweeper
@@ -38,6 +40,11 @@ def add_store_commands(commands: Any, common: argparse.ArgumentParser) -> None:
     subject.add_argument("--customer", metavar="CUSTOMER", help="with all boxes")
     forget.add_argument("--yes", action="store_true", help="really; there is no way back but a backup")
     forget.add_argument("--json", action="store_true", help="for scripts: rows by table")
+
+    backup = commands.add_parser("backup", parents=[common], help="write the whole store into a new file")
+    backup.add_argument("--out", type=Path, metavar="FILE", required=True, help="for example cloud-2026-11-22.json.gz")
+    restore = commands.add_parser("restore", parents=[common], help="make the store of a backup, on either engine")
+    restore.add_argument("backup", type=Path, metavar="FILE")
 
 
 def _open(config: CloudConfig) -> Engine:
@@ -99,4 +106,22 @@ def _forget(store: CustomerStore, arguments: argparse.Namespace) -> None:
     print("Backups still hold it until they are deleted; a box that goes on sending becomes a new one.")
 
 
-STORE_COMMANDS = {"retention": _retention}
+def _backup(config: CloudConfig, arguments: argparse.Namespace) -> int:
+    engine = open_database(config.database_url, password_file=config.database_password_file, lasting=False)
+    _say(arguments.out, write_backup(engine, arguments.out))
+    return 0
+
+
+def _restore(config: CloudConfig, arguments: argparse.Namespace) -> int:
+    engine = open_database(config.database_url, password_file=config.database_password_file, lasting=False)
+    _say(arguments.backup, read_backup(engine, arguments.backup))
+    return 0
+
+
+def _say(path: Path, report: BackupReport) -> None:
+    print(f"{path}: schema {report.schema}, {sum(report.rows.values())} rows")
+    for name, count in sorted(report.rows.items()):
+        print(f"{name}: {count}")
+
+
+STORE_COMMANDS = {"retention": _retention, "backup": _backup, "restore": _restore}

@@ -6,6 +6,7 @@ CloudError
 │   ├── ListenError       the page cannot, or may not, listen there
 │   └── SchemaError       the database is not at the schema this program works with
 ├── QueryError            somebody asked the page, the API or the command line for something that makes no sense
+├── BackupError           a backup cannot be written or restored
 ├── StoreUnavailableError the database does not answer now; worth a retry
 ├── BookUnavailableError  there is no feed book, or it is not intact
 ├── ReportError           a report of a false alarm cannot be kept or decided
@@ -61,6 +62,10 @@ class QueryError(CloudError):
     def __init__(self, parameter: str, problem: str, *, hint: str = "") -> None:
         super().__init__(f"{parameter}: {problem}", hint=hint)
         self.parameter = parameter
+
+
+class BackupError(CloudError):
+    """A backup cannot be written or restored; nothing changed."""
 
 
 class StoreUnavailableError(CloudError):

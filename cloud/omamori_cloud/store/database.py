@@ -142,7 +142,19 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _alembic_config(connection: Connection) -> Config:
+def migrations_directory() -> Path:
+    """Return where the steps from schema to schema are."""
+    return _MIGRATIONS
+
+
+def lock_migrations(connection: Connection) -> None:
+    """Wait until no other program changes the schema; SQLite has only one writer anyway."""
+    if connection.dialect.name == POSTGRESQL:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+
+
+def alembic_config(connection: Connection) -> Config:
+    """Return what Alembic's commands need to work in the transaction of a connection."""
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     config.attributes["connection"] = connection
@@ -169,10 +181,9 @@ def migrate(engine: Engine) -> tuple[str | None, str]:
     """
     try:
         with engine.connect().execution_options(writes=True) as connection, connection.begin():
-            if connection.dialect.name == POSTGRESQL:  # workers that start together; SQLite has only one writer
-                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+            lock_migrations(connection)
             before = MigrationContext.configure(connection).get_current_revision()
-            command.upgrade(_alembic_config(connection), "head")
+            command.upgrade(alembic_config(connection), "head")
     except CommandError as err:
         raise SchemaError(f"database: {err}", hint="this database was used by a newer omamori-cloud") from err
     except DBAPIError as err:

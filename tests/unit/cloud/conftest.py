@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
 from omamori_cloud.store.database import migrate, open_database
 from omamori_cloud.store.schema import Base
 from sim.postgres import Postgres
 
-from .makers import Bench
+from .makers import BOTH, Bench, OpenElsewhere
 
 SQLITE = "sqlite"
 
@@ -77,3 +77,21 @@ def make_bench(
 def bench(make_bench: Callable[..., Bench]) -> Bench:
     """An empty store."""
     return make_bench()
+
+
+@pytest.fixture(params=BOTH)
+def elsewhere(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenElsewhere]:
+    """Open a database that does not exist yet; each time another one."""
+    engines: list[Engine] = []
+
+    def make() -> Engine:
+        if request.param == "sqlite":
+            engines.append(open_database(f"sqlite:///{tmp_path / f'elsewhere{len(engines)}.db'}"))
+        else:
+            server = request.getfixturevalue("postgres")
+            engines.append(open_database(server.database(), password_file=server.password_file))
+        return engines[-1]
+
+    yield make
+    for engine in engines:
+        engine.dispose()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fastapi import FastAPI
+from sqlalchemy import Engine
 
 from omamori_cloud.config import Limits
 from omamori_cloud.feed_shelf import FeedShelf
@@ -37,6 +38,12 @@ NOW_MS = 1_790_000_000_000  # 2026-09-21 23:13:20 in Japan
 BOX = "ZA35-000001"
 OTHER_BOX = "ZA35-000002"
 BOTH = ("sqlite", "postgresql")
+
+
+class OpenElsewhere(Protocol):
+    """Opens a database that does not exist yet; each time another one."""
+
+    def __call__(self) -> Engine: ...
 
 
 class MakeBench(Protocol):

@@ -49,7 +49,7 @@ def test_reading_before_migrating_says_what_to_do(config: str, capsys: pytest.Ca
     assert main(["boxes", "--config", config]) == 1
     assert (
         capsys.readouterr().err
-        == "error: database: schema none, needed {newest_revision()}\nhint: run: omamori-cloud migrate\n"
+        == f"error: database: schema none, needed {newest_revision()}\nhint: run: omamori-cloud migrate\n"
     )
 
 

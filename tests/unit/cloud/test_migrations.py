@@ -19,7 +19,7 @@ from omamori_cloud.errors import SchemaError, SetupError, StoreUnavailableError
 from omamori_cloud.intake import Message
 from omamori_cloud.store.database import (
     _MIGRATIONS,
-    _alembic_config,
+    alembic_config,
     check_schema,
     migrate,
     newest_revision,
@@ -63,7 +63,7 @@ def empty(open_empty: Open) -> Engine:
 
 def go_to(engine: Engine, revision: str) -> None:
     with engine.connect().execution_options(writes=True) as connection, connection.begin():
-        config = _alembic_config(connection)
+        config = alembic_config(connection)
         if revision == "base":
             command.downgrade(config, revision)
         else:
