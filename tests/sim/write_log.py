@@ -30,17 +30,25 @@ class Change:
     data: bytes
 
 
-def watched_run(arguments: Sequence[str], directory: Path, work: Path) -> list[Change]:
-    """Run a program to its end and return what it changed below `directory`.
-
-    The program finds the descriptor for its own marks in OMAMORI_WRITE_LOG_FD.
-    """
+def watcher(work: Path) -> Path:
+    """Compile the library that notes what a process does."""
     compiler = shutil.which("gcc")
     if compiler is None:
         pytest.skip("no C compiler")
     library = work / "write_log.so"
     source = Path(__file__).with_suffix(".c")
     subprocess.run([compiler, "-Wall", "-Wextra", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
+    return library
+
+
+def watched_run(
+    arguments: Sequence[str], directory: Path, work: Path, *, library: Path | None = None, check: bool = True
+) -> list[Change]:
+    """Run a program to its end and return what it changed below `directory`.
+
+    The program finds the descriptor for its own marks in OMAMORI_WRITE_LOG_FD. `library` is what `watcher` made.
+    """
+    library = library or watcher(work)
     log_path = work / "write.log"
     with log_path.open("wb") as log:
         environment = {
@@ -49,7 +57,7 @@ def watched_run(arguments: Sequence[str], directory: Path, work: Path) -> list[C
             "OMAMORI_WRITE_LOG_ROOT": f"{directory}/",
             "PATH": "/usr/bin:/bin",
         }
-        subprocess.run(arguments, env=environment, pass_fds=[log.fileno()], check=True)
+        subprocess.run(arguments, env=environment, pass_fds=[log.fileno()], check=check, capture_output=not check)
     return list(_parse(log_path.read_bytes()))
 
 
