@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 _START_TIMEOUT_S = 240.0
 _END_TIMEOUT_S = 600.0
-_TOLD = "cat /run/omamori/firmware/boot.json"
-ENDS = ("committed", "rolled-back", "failed")
+_TOLD = "until test -e /run/omamori/firmware/boot.json; do sleep 0.2; done; cat /run/omamori/firmware/boot.json"
+_ENDS = ("committed", "rolled-back", "failed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,13 +101,22 @@ def keep_update(lab: Lab, begin: int) -> RecordedUpdate:
     return RecordedUpdate(recording, Update(board, releases, versions), begin)
 
 
-def choose(report: Report, count: int) -> list[Moment]:
-    """Return moments to be started, in their order: one of each outcome, rare outcomes first, then more of them."""
-    outcomes = sorted(report.examples, key=lambda outcome: (report.outcomes[outcome], outcome))
+def choose(report: Report, count: int, first: int) -> list[Moment]:
+    """Return moments to be started, in their order: one of each outcome, rare outcomes first, then more of them.
+
+    Args:
+        report: With examples.
+        count: So many at most.
+        first: None before this boundary.
+    """
+    examples = {
+        outcome: [moment for moment in moments if moment.cut.boundary >= first]
+        for outcome, moments in report.examples.items()
+    }
     chosen: list[Moment] = []
     for turn in range(count):
-        for outcome in outcomes:
-            moments = report.examples[outcome]
+        for outcome in sorted(examples, key=lambda outcome: (report.outcomes[outcome], outcome)):
+            moments = examples[outcome]
             if turn < len(moments) and len(chosen) < count:
                 chosen.append(moments[-1 - turn])
     return sorted(chosen, key=lambda moment: (moment.cut.boundary, moment.writes))
@@ -144,22 +153,24 @@ def _start(lab: Lab, disk: Path, variables: bytes, judgement: Judgement) -> str:
     box = lab.box
     box.cut_power()
     box.insert(disk, variables)
+    mark = box.console.mark()
     box.power_on()
     release = box.await_line(RELEASE, timeout_s=_START_TIMEOUT_S)
-    box.await_protecting(timeout_s=_START_TIMEOUT_S)
-    told = json.loads(box.shell(_TOLD).output)
+    # At once: a box whose next step is a restart does not wait for anything.
+    told = json.loads(box.shell(_TOLD, timeout_s=_START_TIMEOUT_S).output)
     if told != judgement.start.told or release["slot"] != judgement.start.slot:
         raise LabError(f"judged: {judgement.start.told}, seen: {told} in slot {release['slot']}")
-    return await_end(lab)
+    return await_end(lab, since=mark)
 
 
-def await_end(lab: Lab, version: str | None = None) -> str:
+def await_end(lab: Lab, version: str | None = None, *, since: int | None = None) -> str:
     """Wait until the box tells that an update has ended; return the state.
 
     Args:
         lab: Its box is on.
         version: The update to a version; None for any.
+        since: A mark of the console; None for the last power-on.
     """
     name = r"\S+" if version is None else re.escape(version)
-    line = rf"omamori: firmware version={name} state=(?P<state>{'|'.join(ENDS)}) "
-    return lab.box.await_line(line, timeout_s=_END_TIMEOUT_S)["state"]
+    line = rf"omamori: firmware version={name} state=(?P<state>{'|'.join(_ENDS)}) "
+    return lab.box.await_line(line, timeout_s=_END_TIMEOUT_S, since=since)["state"]
