@@ -83,6 +83,12 @@ class SimulatedSlots:
         self.next = None
         self.tell(paths_boot)
 
+    def fall_back(self, paths_boot: Path) -> None:
+        """Start the slot before, for once: the committed one got nowhere three times."""
+        self.boots += 1
+        self.running, self.is_trial, self.next = OTHER[self.committed], False, None
+        self.tell(paths_boot)
+
     def tell(self, path: Path) -> None:
         """Write what the slots' service writes at boot."""
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +99,7 @@ class SimulatedSlots:
             "slot": self.running.name,
             "committed": self.committed.name,
             "is_trial": self.is_trial,
-            "reason": "trial" if self.is_trial else "normal",
+            "reason": "trial" if self.is_trial else "normal" if self.running is self.committed else "fallback",
             "attempt": attempt,
             "other": {"slot": other.name, "state": "good" if self.versions[other] else "empty"},
         }

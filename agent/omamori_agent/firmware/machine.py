@@ -1,7 +1,7 @@
 """The update's states, which way leads between them, and what is to be done next. Pure: facts in, decisions out.
 
     IDLE → DOWNLOADING → VERIFIED → INSTALLING → REBOOT_PENDING → TRYING → COMMITTED
-             any of these → FAILED            TRYING → ROLLED_BACK
+             any of these → FAILED            TRYING → ROLLED_BACK            COMMITTED → ROLLED_BACK → COMMITTED
 
 Every change of state is written down before the work it stands for begins. The record is what was intended; what is
 true, the slots' service has found out at boot (`BootFacts`), and it wins: `observe` brings the record to it.
@@ -54,7 +54,10 @@ class AttemptEnd(enum.StrEnum):
 
 
 _ENDS = {
-    AttemptEnd.NEVER_STARTED: (_R.NOT_STARTED, "the machine did not start the firmware, or it found no root file system"),
+    AttemptEnd.NEVER_STARTED: (
+        _R.NOT_STARTED,
+        "the machine did not start the firmware, or it found no root file system",
+    ),
     AttemptEnd.INTERRUPTED: (_R.INTERRUPTED, "the trial ended with the power, by a panic or by the watchdog"),
     AttemptEnd.DEADLINE: (_R.DEADLINE, "the trial was not over in time"),
     AttemptEnd.CRASH_LOOP: (_R.CRASH_LOOP, "a service died again and again"),
@@ -108,6 +111,15 @@ def observe(record: Record, facts: BootFacts) -> Record:  # noqa: PLR0911 - one 
     if record.state is _S.INSTALLING:
         # Half written or not: RAUC writes it again. The bundle is still there.
         return dataclasses.replace(record, state=_S.VERIFIED)
+    if record.state is _S.COMMITTED and record.version not in {"", facts.version} and not same_boot:
+        # Not by us: the committed slot got nowhere, and the one before was started for once. It cannot be fetched
+        # again, its version is the floor; the next start is its own.
+        text = "it was kept, but got nowhere; the firmware before runs until the next start"
+        fallen = record.move(_S.ROLLED_BACK, boot_id=facts.boot_id, reason=_R.NOT_STARTED, detail=text, is_told=False)
+        return fallen.with_refused()
+    if record.state in {_S.FAILED, _S.ROLLED_BACK} and record.version == facts.version:
+        others = tuple(item for item in record.refused if item.version != facts.version)
+        return record.move(_S.COMMITTED, boot_id=facts.boot_id, refused=others, is_told=False)
     if record.state not in {_S.REBOOT_PENDING, _S.TRYING} or same_boot:
         return record
     if facts.version == record.version:

@@ -16,7 +16,7 @@ TRANSITIONS: dict[FirmwareState, frozenset[FirmwareState]] = {
     ),
     _S.REBOOT_PENDING: frozenset({_S.TRYING, _S.VERIFIED, _S.IDLE, _S.FAILED, _S.ROLLED_BACK, _S.COMMITTED}),
     _S.TRYING: frozenset({_S.COMMITTED, _S.ROLLED_BACK}),
-    _S.COMMITTED: frozenset({_S.IDLE, _S.DOWNLOADING, _S.TRYING, _S.FAILED}),
+    _S.COMMITTED: frozenset({_S.IDLE, _S.DOWNLOADING, _S.TRYING, _S.FAILED, _S.ROLLED_BACK}),
     _S.FAILED: frozenset({_S.IDLE, _S.DOWNLOADING, _S.VERIFIED, _S.TRYING, _S.COMMITTED}),
     _S.ROLLED_BACK: frozenset({_S.IDLE, _S.DOWNLOADING, _S.VERIFIED, _S.TRYING, _S.COMMITTED, _S.FAILED}),
 }

@@ -601,3 +601,41 @@ def test_floor_outlives_the_record_and_the_slot(box: FirmwareBox) -> None:
     box.steps(3)
     assert box.record.reason is R.EPOCH_TOO_LOW
     box.worker.step(NEVER)
+
+
+def test_return_to_the_firmware_before_is_told_and_ends_with_the_next_start(box: FirmwareBox) -> None:
+    box.release(source())
+    box.want(settings(max_wait_s=0))
+    box.until(S.REBOOT_PENDING)
+    box.restart()
+    box.until(S.COMMITTED)
+    box.slots.fall_back(box.paths.boot_facts)
+    box.boot()
+    assert (box.slots.running, box.state, box.record.reason) == (Slot.A, S.ROLLED_BACK, R.NOT_STARTED)
+    box.steps(20, seconds=3600.0)
+    assert (box.state, box.wants_restart, box.store.bundle.exists()) == (S.ROLLED_BACK, False, False)
+    assert box.told[-1] == ("1.1.0", S.ROLLED_BACK, R.NOT_STARTED)
+    assert box.part_state().startswith("refused: not-started")
+    box.boot()  # the agent alone: nothing is told twice
+    box.steps()
+    assert box.told.count(("1.1.0", S.ROLLED_BACK, R.NOT_STARTED)) == 1
+    box.restart()
+    box.steps()
+    assert (box.slots.running, box.state, box.record.refused) == (Slot.B, S.COMMITTED, ())
+    assert box.told[-1] == ("1.1.0", S.COMMITTED, R.NONE)
+    assert box.part_state() == "applied"
+
+
+def test_next_firmware_is_taken_from_a_fallback_too(box: FirmwareBox) -> None:
+    box.release(source())
+    box.want(settings(max_wait_s=0))
+    box.until(S.REBOOT_PENDING)
+    box.restart()
+    box.until(S.COMMITTED)
+    box.slots.fall_back(box.paths.boot_facts)
+    box.boot()
+    box.steps()
+    box.release(source("1.2.0"))
+    box.want(settings("1.2.0", max_wait_s=0))
+    box.until(S.REBOOT_PENDING)
+    assert box.slots.versions == {Slot.A: "1.0.0", Slot.B: "1.2.0"}
