@@ -5,7 +5,7 @@ PY := .venv/bin/python
 KEYS := build/keys
 ARGS ?=
 
-.PHONY: help setup run test test-fast test-long check format lock image keys supervisor bench bench-wire bench-faults bench-office bench-feed bench-ota clean distclean
+.PHONY: help setup run test test-fast test-long test-powercut check format lock image keys supervisor bench bench-wire bench-faults bench-office bench-feed bench-ota clean distclean
 
 help: ## this list
 	@printf 'Omamori: firmware, agent, feeds and cloud of a bridge-mode security appliance\n\n'
@@ -27,6 +27,9 @@ test-fast: setup ## tests without root, image and QEMU
 
 test-long: setup ## bad firmware, three firmwares in a row and the like: most of an hour
 	@$(PY) -m pytest -m long $(ARGS)
+
+test-powercut: setup ## the power fails at every write of an update (ARGS='--subsets 4 --boots 12')
+	@$(PY) -m pytest tests/system/test_powercut.py -m long $(ARGS)
 
 check: setup ## ruff and mypy
 	@.venv/bin/ruff check .
