@@ -26,6 +26,7 @@ from omamori_protocol.reported import Reported as ReportedMessage
 from omamori_protocol.vocabulary import EventKind, Presence
 
 from . import schema
+from .bulk import insert_many
 
 _MAX_SUM = 2**63 - 1  # a box that lies must not make the database refuse
 _MAX_TEXT = 300
@@ -212,12 +213,13 @@ class Batch:
         if not self._heartbeats:
             return {}
         table = schema.Heartbeat
-        columns = (table.id, table.device_id, table.boot, table.seq, table.received_ms)
+        names = ("id", "device_id", "boot", "seq", "received_ms")
+        columns = [getattr(table, name) for name in names]
         described = [row.latest_heartbeat_id for row in devices.values() if row.latest_heartbeat_id is not None]
         known = {
             row.device_id: _mark(row) for row in connection.execute(select(*columns).where(table.id.in_(described)))
         }
-        rows = connection.execute(insert(table).returning(*columns), self._heartbeats).all()
+        rows = insert_many(connection, table, self._heartbeats, returning=names)
         latest: dict[str, int] = {}
         for row in sorted(rows, key=lambda row: (row.received_ms, row.id)):
             if beat_counts(known.get(row.device_id), mark := _mark(row)):
@@ -249,12 +251,8 @@ class Batch:
         self, connection: Connection, table: Any, name: str, rows: list[dict[str, Any]]
     ) -> list[dict[str, Any]]:
         """Store the rows that are not there yet, and return them."""
-        statement = (
-            insert_or(connection, table)
-            .on_conflict_do_nothing(index_elements=["device_id", "boot", "seq"])
-            .returning(table.device_id, table.boot, table.seq)
-        )
-        stored = {tuple(row) for row in connection.execute(statement, rows)}
+        origin_of = ("device_id", "boot", "seq")
+        stored = {tuple(row) for row in insert_many(connection, table, rows, unique=origin_of, returning=origin_of)}
         self._totals[name] += len(stored)
         self._totals["duplicates"] += len(rows) - len(stored)
         for row in rows:
