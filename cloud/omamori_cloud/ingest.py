@@ -199,6 +199,8 @@ class Ingest:
         while True:
             gathered = len(self._batch)
             rc = self._client.loop(_GATHER_WAIT_S if gathered else _IDLE_WAIT_S)
+            if rc == MQTTErrorCode.MQTT_ERR_SUCCESS and len(self._batch) > gathered:
+                rc = self._read_on()
             was_connected = was_connected or self._client.is_connected()
             if self._batch and (len(self._batch) == gathered or self._batch_is_ripe()):
                 self._store(acknowledge=rc == MQTTErrorCode.MQTT_ERR_SUCCESS)
@@ -210,6 +212,15 @@ class Ingest:
             if self._heard_s is not None and time.monotonic() - self._heard_s > _DRAINED_AFTER_S:
                 self._give_up_name()
                 return was_connected
+
+    def _read_on(self) -> MQTTErrorCode:
+        """Take in what has come already; asking the kernel before each message costs more than the message."""
+        rc = MQTTErrorCode.MQTT_ERR_SUCCESS
+        gathered = -1
+        while rc == MQTTErrorCode.MQTT_ERR_SUCCESS and gathered < len(self._batch) < self._batch_messages:
+            gathered = len(self._batch)
+            rc = self._client.loop_read()
+        return rc
 
     def _give_up_name(self) -> None:
         properties = Properties(PacketTypes.DISCONNECT)  # type: ignore[no-untyped-call]  # paho leaves it untyped

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import ipaddress
 from enum import StrEnum
 
@@ -119,6 +120,7 @@ def occurred_ms(at_ms: int, received_ms: int) -> int:
     return received_ms
 
 
+@functools.lru_cache(maxsize=4096)  # terminals speak again and again
 def canonical_address(text: str | None) -> str | None:
     """Return an IP address in its one short form, so that it can be searched for; anything else as it is."""
     if text is None:
