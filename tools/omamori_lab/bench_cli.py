@@ -18,6 +18,7 @@ from . import (
     bench_faults,
     bench_faults_report,
     bench_feed,
+    bench_ingest,
     bench_office,
     bench_ota,
     bench_wire,
@@ -122,12 +123,17 @@ def _office(options: argparse.Namespace, display: Display) -> Benchmark:
     )
 
 
+def _ingest(options: argparse.Namespace, display: Display) -> Benchmark:
+    return bench_ingest.measure(display, rounds=options.rounds or 3)
+
+
 BENCHES = {
     "chain": _Bench("image, build, boot, agent, traffic through the box in QEMU", _chain),
     "feed": _Bench("increments, compiling, activating, lookups, ways back, and published → blocked", _feed),
     "wire": _Bench("bare bridge, stock engine and Omamori at native speed", _wire),
     "faults": _Bench("how long each failure interrupts traffic", _faults),
     "ota": _Bench("size, memory and time of firmware updates, and an update in QEMU", _ota),
+    "ingest": _Bench("events a second of one ingest worker, on SQLite and on PostgreSQL", _ingest),
     "office": _Bench("a hundred office PCs for ten minutes", _office),
 }
 
