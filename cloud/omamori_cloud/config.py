@@ -77,7 +77,7 @@ class Limits:
     events_per_device: int = 200_000
     refusals_per_device: int = 100
     ledger_entries_per_device: int = 20_000  # their sums are kept for ever
-    batch_messages: int = 500  # messages stored in one transaction; at most MAX_BATCH
+    batch_messages: int = 1_000  # messages stored in one transaction; at most MAX_BATCH
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -40,12 +40,12 @@ from .store.writer import Writer
 
 logger = logging.getLogger(__name__)
 
-RECEIVE_MAXIMUM = 1_000  # messages the broker may send before we acknowledge one
+RECEIVE_MAXIMUM = 2_000  # messages the broker may send before we acknowledge one
 MAX_PACKET_BYTES = 64 * 1024  # larger ones never reach us; the broker drops them
 
 _IDLE_WAIT_S = 0.5  # also how soon a stop is noticed
 _GATHER_WAIT_S = 0.01  # silence after which a batch is stored
-_GATHER_LIMIT_S = 0.1  # age at which it is stored although more is coming
+_GATHER_LIMIT_S = 0.2  # age at which it is stored although more is coming
 _RETRY_FIRST_S, _RETRY_LAST_S = 0.5, 10.0
 _CONNECT_TIMEOUT_S = 10.0
 _DRAINED_AFTER_S = 3.0  # silence after which a worker that retires has everything

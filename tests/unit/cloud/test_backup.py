@@ -16,6 +16,7 @@ from omamori_cloud.store.backup import read_backup, write_backup
 from omamori_cloud.store.database import migrate, open_database
 from omamori_cloud.store.reader import Reader
 from omamori_cloud.store.writer import Writer
+from sim.postgres import Postgres
 
 from .makers import BOTH, BOX, NOW_MS, Bench, OpenElsewhere, alert, heartbeat, ledger_event, reported, state
 from .test_migrations import REVISIONS, content, fill, go_to
@@ -51,7 +52,7 @@ def test_the_same_content_elsewhere(bench: Bench, elsewhere: OpenElsewhere, tmp_
     assert Writer(other, Limits()).store([Message(device=BOX, body=body, received_ms=NOW_MS)]).events == 1
 
 
-def test_under_load_it_is_one_moment(bench: Bench, elsewhere: OpenElsewhere, tmp_path: Path) -> None:
+def test_under_load_it_is_one_moment(bench: Bench, tmp_path: Path) -> None:
     say_everything(bench)
     stop, failures, stored = threading.Event(), [], [0]
 
@@ -74,7 +75,7 @@ def test_under_load_it_is_one_moment(bench: Bench, elsewhere: OpenElsewhere, tmp
         thread.join(60)
     assert failures == []
     assert stored[0] >= 29  # nobody was held up
-    other = elsewhere()
+    other = open_database(f"sqlite:///{tmp_path / 'other.db'}")
     assert read_backup(other, tmp_path / f"{len(reports) - 1}.gz") == reports[-1]
     found = content(other)
     events = len(found["events"])
@@ -82,21 +83,16 @@ def test_under_load_it_is_one_moment(bench: Bench, elsewhere: OpenElsewhere, tmp
     assert [row["packets"] for row in found["ledger_totals"]] == [events]
     (box,) = Reader(other).boxes()
     assert box.uptime_s is not None  # the heartbeat that describes it is there
+    other.dispose()
 
 
 @pytest.mark.parametrize("revision", REVISIONS[:-1])
-def test_a_backup_of_an_older_version(
-    engine_kind: str, revision: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_a_backup_of_an_older_version(revision: str, tmp_path: Path, postgres: Postgres) -> None:
     old = open_database(f"sqlite:///{tmp_path / 'old.db'}")
     go_to(old, revision)
     fill(old)
     write_backup(old, tmp_path / "old.gz")
-    if engine_kind == "sqlite":
-        new = open_database(f"sqlite:///{tmp_path / 'new.db'}")
-    else:
-        server = request.getfixturevalue("postgres")
-        new = open_database(server.database(), password_file=server.password_file)
+    new = open_database(postgres.database(), password_file=postgres.password_file)
     assert read_backup(new, tmp_path / "old.gz").schema == revision
     migrate(old)
     assert content(new) == content(old)
