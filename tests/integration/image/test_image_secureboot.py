@@ -98,7 +98,7 @@ def test_a_box_goes_over_to_another_key(  # type: ignore[no-untyped-def]
     added = variable(box, DB)
     assert old in added
     assert new in added
-    assert variable(box, DBX) == b""
+    assert old not in variable(box, DBX)
 
     # The second image, signed with the new key alone, is tried as after an installation.
     mark = len(box.said())
@@ -109,7 +109,7 @@ def test_a_box_goes_over_to_another_key(  # type: ignore[no-untyped-def]
     box.shell("/usr/lib/omamori/slots/omamori-slots set-state B good")
     seen = box.shell(LOOK, timeout_s=240)
     assert "slot A is signed with what shall be revoked" in seen
-    assert variable(box, DBX) == b""
+    assert old not in variable(box, DBX)
 
     # The next release takes the place of the last one that is signed with the old key.
     copy = "for part in slot root verity; do dd if=/dev/omamori/${part}_b of=/dev/omamori/${part}_a bs=1M; done 2>&1"
