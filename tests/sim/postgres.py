@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import signal
 import subprocess  # noqa: TID251 - runs the server
 import tempfile
 import time
@@ -107,7 +108,7 @@ class Postgres:
         return (self.folder / "log").read_text(errors="replace")[-4000:]
 
     def close(self) -> None:
-        self._server.terminate()
+        self._server.send_signal(signal.SIGINT)  # without waiting for whoever is still connected
         try:
             self._server.wait(20)
         except subprocess.TimeoutExpired:

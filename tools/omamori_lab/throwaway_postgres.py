@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 import tempfile
 import types
 from pathlib import Path
@@ -80,6 +81,6 @@ class ThrowawayPostgres:
         self, kind: type[BaseException] | None, err: BaseException | None, trace: types.TracebackType | None
     ) -> None:
         """End it, and take everything away."""
-        end(self._process, grace_s=20)
+        end(self._process, sig=signal.SIGINT, grace_s=20)
         self._log.close()
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -35,7 +35,7 @@ def say_everything(bench: Bench, number: int = 0) -> None:
 
 def test_the_same_content_elsewhere(bench: Bench, elsewhere: OpenElsewhere, tmp_path: Path) -> None:
     fill(bench.engine)
-    for number in range(20):
+    for number in range(5):
         say_everything(bench, number + 10)
     path = tmp_path / "backup.gz"
     report = write_backup(bench.engine, path)
