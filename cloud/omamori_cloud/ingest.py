@@ -133,6 +133,7 @@ class Ingest:
         self._status = status
         self._stop = stop
         self._shared = [f"$share/{share}/{any_device(leaf)}" for leaf in _SHARED]
+        self._can_share = True
         self._retire = retire
         self._heard_s: float | None = None  # when a worker that retires last heard something
         self._retired = False
@@ -262,7 +263,7 @@ class Ingest:
             else:
                 logger.info("messages come in from %s:%s", self._config.host, self._config.port)
 
-    def _on_connect(self, client: Client, _data: Any, _flags: Any, reason: ReasonCode, _properties: Any) -> None:
+    def _on_connect(self, client: Client, _data: Any, _flags: Any, reason: ReasonCode, properties: Any) -> None:
         if reason.is_failure:
             self._ended = f"the broker refuses us: {reason}"
             return
@@ -270,7 +271,10 @@ class Ingest:
             client.unsubscribe([*self._shared, *map(any_device, (*_SHARED, *_WHOLE))])
             return
         options = SubscribeOptions(qos=1)
-        filters = [*map(any_device, _WHOLE), *self._shared]
+        # A broker that cannot share gives every worker everything; the store keeps each event once all the same.
+        self._can_share = getattr(properties, "SharedSubscriptionAvailable", 1) != 0
+        events = self._shared if self._can_share else map(any_device, _SHARED)
+        filters = [*map(any_device, _WHOLE), *events]
         client.subscribe([(name, options) for name in filters])
 
     def _on_subscribe(self, client: Client, _data: Any, _mid: int, reasons: list[ReasonCode], _properties: Any) -> None:
@@ -280,7 +284,8 @@ class Ingest:
             client.disconnect()
             return
         # What a worker of the time before shared subscriptions asked for; the broker remembers it with our name.
-        client.unsubscribe([any_device(leaf) for leaf in _SHARED])
+        if self._can_share:
+            client.unsubscribe([any_device(leaf) for leaf in _SHARED])
         self._report("")
 
     def _on_unsubscribe(self, _client: Client, _data: Any, _mid: int, _reasons: Any, _properties: Any) -> None:

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from paho.mqtt.client import Client
@@ -19,6 +20,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from sqlalchemy import text
 
+from omamori_cloud.config import BrokerConfig
+from omamori_cloud.ingest import Ingest, IngestStatus
 from omamori_cloud.store.database import migrate, open_database
 from omamori_cloud.store.installation import share_name
 from omamori_cloud.store.queries import AlertQuery
@@ -202,6 +205,32 @@ def test_a_worker_that_retires_takes_in_what_waits_for_it(site: Site) -> None:
     for seq in range(100, 110):
         box.say("evt", alert(seq=seq, at_ms=now_ms()).encode())
     wait_for(lambda: site.count("events") == 51, "everything, without the one that left")
+
+
+@pytest.mark.parametrize(("said", "wanted"), [(None, "$share/word/"), (1, "$share/word/"), (0, "")])
+def test_a_broker_that_cannot_share_gives_each_worker_everything(tmp_path: Path, said: int | None, wanted: str) -> None:
+    pki = Pki(tmp_path / "pki")
+    cert, key = pki.issue("ingest", pki.service)
+    worker = Ingest(
+        BrokerConfig(host="localhost", ca=pki.ca, cert=cert, key=key),
+        Mock(),
+        share="word",
+        batch_messages=1,
+        clock=now_ms,
+        status=IngestStatus(),
+        stop=threading.Event(),
+    )
+    client = Mock()
+    properties = Properties(PacketTypes.CONNACK)
+    if said is not None:
+        properties.SharedSubscriptionAvailable = said
+    worker._on_connect(client, None, None, Mock(is_failure=False), properties)
+    filters = {name for name, _ in client.subscribe.call_args.args[0]}
+    assert filters == {f"omamori/v1/+/{leaf}" for leaf in ("state", "reported")} | {
+        f"{wanted}omamori/v1/+/{leaf}" for leaf in ("evt", "hb")
+    }
+    worker._on_subscribe(client, None, 1, [Mock(is_failure=False)], None)
+    assert client.unsubscribe.called is (said != 0)
 
 
 def old_session(site: Site, client_id: str) -> None:
