@@ -47,9 +47,7 @@ def build(
     """
     limits = limits or FeedLimits()
     store = FeedStore(config.paths, reserve_bytes=limits.reserve_bytes)
-    fetcher = HTTPSFetcher(
-        config.paths.service_ca, store.download_path.parent, limits, proxy=config.provision.proxy
-    )
+    fetcher = HTTPSFetcher(config.paths.service_ca, store.download_path.parent, limits, proxy=config.provision.proxy)
     repository = FeedRepository(
         base_url=config.provision.repository_url,
         device=config.device,
