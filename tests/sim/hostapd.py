@@ -10,6 +10,7 @@ import shutil
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
@@ -111,6 +112,13 @@ class SimulatedHostapd:
     @property
     def is_running(self) -> bool:
         return bool(self.starts) and self._socket_path(self.starts[-1]).exists()
+
+    def is_gone(self, timeout_s: float = 5.0) -> bool:
+        """Wait until nothing is left of it: it stops listening a moment before its socket's file is removed."""
+        deadline_s = time.monotonic() + timeout_s
+        while self.is_running and time.monotonic() < deadline_s:
+            time.sleep(_POLL_S)
+        return not self.is_running
 
     def crash(self) -> None:
         """Kill the process; returns when it is gone. Another one starts, if there is a configuration."""
