@@ -6,13 +6,13 @@ update that follows has to succeed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from omamori_lab.power_cut.rehearsal import await_end, choose, rehearse
 
-from .power_cuts import judge_of
+from .power_cuts import judge_of, want
 
 if TYPE_CHECKING:
     from .conftest import Office
@@ -25,18 +25,6 @@ pytestmark = [
     pytest.mark.timeout(7200),
 ]
 FOLLOWED = 2  # so many of the starts are given another update
-
-
-def want(office: Office, version: str) -> None:
-    settings: dict[str, Any] = {
-        "version": version,
-        "window": {"days": 127, "start_min": 0, "length_min": 1440, "zone": "Asia/Tokyo"},
-        "max_wait_s": 0,
-        "metered": "allow",
-        "rate_kbps": 0,
-        "owner_refuses_scheduled": False,
-    }
-    office.lab.surroundings.desired.publish(firmware=settings)
 
 
 def test_update_survives_every_power_cut(
@@ -64,7 +52,7 @@ def test_update_survives_every_power_cut(
             if number >= len(moments) - FOLLOWED:
                 if not next_version:
                     next_version = lab.surroundings.firmware.publish_next().version
-                    want(office, next_version)
+                    want(lab, next_version)
                 assert await_end(lab, next_version) == "committed", moment
             with capsys.disabled():
                 print(f"started at {moment}: {end}{f', then {next_version}' if next_version else ''}", flush=True)
