@@ -50,10 +50,12 @@ def test_from_factory_to_farewell(site: Site, cloud: Cloud, enrolment: Simulated
 def test_next_start_uses_the_stored_identity_and_the_next_boot_number(
     site: Site, cloud: Cloud, enrolment: SimulatedEnrolment
 ) -> None:
-    for expected in (1, 2):
+    for starts in (1, 2):
         site.start()
-        eventually(lambda expected=expected: any(item.boot == expected for item in cloud.heartbeats), what=site.log)
+        eventually(lambda starts=starts: len({item.boot for item in cloud.heartbeats}) == starts, what=site.log)
         assert site.stop()[0] == 0
+    first, second = sorted({item.boot for item in cloud.heartbeats})
+    assert second == first + 1
     assert len(enrolment.requests) == 1
     sessions = {item.session for item in cloud.states}
     assert len(sessions) == 2
