@@ -116,17 +116,20 @@ class SpoolDatabase:
     def peek_cursors(self) -> dict[str, str]:
         """Return the cursors of a file that cannot be opened because there is no room to do so; never raises.
 
-        What only the log beside it has is not seen: a source may then be read again from a little earlier.
+        A lone user of the file needs no index of the log on the disk, and writes nothing by reading. If that fails too,
+        the file is read without its log: a source may then be read again from a little earlier.
         """
-        try:
-            connection = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+        for mode, locking in (("rw", "EXCLUSIVE"), ("ro&immutable=1", "NORMAL")):
             try:
-                return dict(connection.execute("SELECT name, position FROM cursor"))
-            finally:
-                connection.close()
-        except sqlite3.Error as err:
-            logger.debug("no cursors: %s", err)
-            return {}
+                connection = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode={mode}", uri=True)
+                try:
+                    connection.execute(f"PRAGMA locking_mode = {locking}")
+                    return dict(connection.execute("SELECT name, position FROM cursor"))
+                finally:
+                    connection.close()
+            except sqlite3.Error as err:
+                logger.debug("no cursors: %s", err)
+        return {}
 
     def close(self) -> None:
         """Close the file; harmless when it is closed."""

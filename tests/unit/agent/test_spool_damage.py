@@ -308,3 +308,45 @@ def test_file_that_cannot_be_written_any_more_is_borne(tmp_path: Path) -> None:
     spool._database._connection.execute("PRAGMA query_only = 0")
     spool.put([event("c")])
     assert rules(spool) == ["a", "c"]
+
+
+FULL_AT_START = """
+import os, subprocess
+from pathlib import Path
+from omamori_agent.ports import Cursor
+disk = Path(sys.argv[1])
+subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=6m', 'tmpfs', str(disk)], check=True)
+pid = os.fork()
+if pid == 0:
+    spool = open_spool(disk, min_free_bytes=0)
+    for number in range(5):
+        spool.put([event(f'one{number}')], Cursor('eve', str(number)))
+    os.kill(os.getpid(), 9)  # what is in the log stays there
+os.waitpid(pid, 0)
+for name in ('spool.db-shm', 'reserve'):
+    (disk / name).unlink(missing_ok=True)
+with open(disk / 'ballast', 'wb', buffering=0) as ballast:
+    try:
+        while True:
+            ballast.write(b'x' * 4096)
+    except OSError:
+        pass
+spool = open_spool(disk, min_free_bytes=0)
+print(spool.cursor('eve'))
+(disk / 'ballast').unlink()
+spool.put([event('again')], Cursor('other', 'x'))
+print(spool.cursor('eve'), len(waiting(spool, 100)))
+"""
+
+
+@pytest.mark.root
+def test_disk_that_is_full_at_the_start_hides_no_cursor(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    program = PRELUDE + IMPORTS + FULL_AT_START
+    answer = subprocess.run(
+        ["unshare", "-m", sys.executable, "-c", program, str(disk)], check=False, capture_output=True, text=True
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.split()[:2] == ["4", "4"]
+    assert int(answer.stdout.split()[2]) >= 6
