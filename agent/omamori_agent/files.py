@@ -10,7 +10,7 @@ from omamori_protocol.durable import sync_directory, temporary_beside, write_ato
 
 from .errors import SetupError
 
-__all__ = ["read_bounded", "replace_link", "sync_directory", "write_atomic"]
+__all__ = ["read_bounded", "read_foreign", "replace_link", "sync_directory", "write_atomic"]
 
 
 def replace_link(link: Path, target: Path) -> None:
@@ -51,3 +51,18 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
     if len(data) > max_bytes:
         raise SetupError(f"{path}: more than {max_bytes} bytes")
     return data
+
+
+def read_foreign(path: Path, max_bytes: int) -> bytes:
+    """Return what another user left for a service with more rights: at most one byte more than `max_bytes`.
+
+    No link is followed and nothing but a regular file is read, so that the other user cannot choose what is.
+
+    Raises:
+        OSError: There is no such file, it is something else, or it cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as source:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(0, "not a regular file")
+        return source.read(max_bytes + 1)

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from omamori_agent.files import read_foreign
 from omamori_agent.run import CommandError, run
 from omamori_protocol.durable import write_atomic
 from omamori_protocol.errors import MalformedError
@@ -52,7 +51,7 @@ def settle(root: Path, *, reload: Callable[[], None] = reload_network) -> str | 
         What went wrong, or None.
     """
     try:
-        data = _read(root / FILE)
+        data = read_foreign(root / FILE, MAX_BYTES)
     except FileNotFoundError:
         return None
     except OSError as err:
@@ -91,15 +90,6 @@ def _write(root: Path, file: AddressFile) -> bool:
     else:
         write_atomic(path, text.encode("ascii"))
     return True
-
-
-def _read(path: Path) -> bytes:
-    """Return at most one byte more than the bound; the file belongs to somebody else, so no links are followed."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as source:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(0, "not a regular file")
-        return source.read(MAX_BYTES + 1)
 
 
 def main() -> int:

@@ -6,10 +6,10 @@ wants it. It believes the agent within bounds: never before its own image was bu
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
-import stat
 import struct
 import sys
 import time
@@ -19,6 +19,7 @@ from typing import Protocol
 
 from omamori_agent.config import load_release
 from omamori_agent.errors import SetupError
+from omamori_agent.files import read_foreign
 from omamori_protocol.errors import MalformedError
 
 from .files import MAX_BYTES, parse_known, parse_wanted
@@ -151,15 +152,9 @@ def _wanted(root: Path, clocks: Clocks, floor_s: float, tell: Callable[[str], No
 
 
 def _read(path: Path) -> bytes | None:
-    """Return at most one byte more than the bound; the file belongs to somebody else, so no links are followed."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return None
-    with os.fdopen(descriptor, "rb") as source:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(0, "not a regular file")
-        return source.read(MAX_BYTES + 1)
+    with contextlib.suppress(FileNotFoundError):
+        return read_foreign(path, MAX_BYTES)
+    return None
 
 
 def main() -> int:
