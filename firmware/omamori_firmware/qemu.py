@@ -105,7 +105,11 @@ def arguments(config: MachineConfig) -> list[str]:
     line += ["-blockdev", f"driver=file,node-name=code,read-only=on,filename={_FIRMWARE_CODE}"]
     line += _block("vars", config.vars, config.vars_log)
     line += _block("disk", config.disk, config.disk_log)
-    line += ["-device", "virtio-blk-pci,drive=disk,bootindex=1,addr=0x4", "-device", "virtio-rng-pci,addr=0x5"]
+    # The logging driver adds two parts to a request, and the host takes 1024: QEMU may not join the guest's requests
+    # to as many as that before it logs them (it would answer them with an error of the disk).
+    merging = "" if config.disk_log is None else ",request-merging=off"
+    line += ["-device", f"virtio-blk-pci,drive=disk,bootindex=1,addr=0x4{merging}"]
+    line += ["-device", "virtio-rng-pci,addr=0x5"]
     line += ["-device", "i6300esb,addr=0x6", "-action", f"watchdog={config.watchdog}"]
     for position, port in enumerate(config.ports):
         line += ["-netdev", f"tap,id=port{position},fd={port.fd}"]

@@ -9,8 +9,10 @@ import pytest
 
 from omamori_lab.box import ENROLLED, FORWARDING, PROTECTING, RELEASE, BoxState
 from omamori_lab.journal import NETNS, processes_inside, start_ticks
+from omamori_lab.power_cut.rehearsal import rehearse
 from omamori_lab.scenes import SCENES, Scene, play
 
+from .power_cuts import judge_of, want
 from .refused_firmware import RefusedFirmwareScene
 
 if TYPE_CHECKING:
@@ -90,10 +92,33 @@ def test_firmware_that_must_never_be_taken(office: Office, outcomes: list[Outcom
     assert not wrong, "\n".join(f"{check.name}: expected {check.expected}, seen {check.seen}" for check in wrong)
 
 
+@pytest.mark.timeout(1500)
+def test_update_survives_power_cuts(
+    office: Office, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A sample: every write to the firmware's variables, the flushes around them, some others, and one start."""
+    update = office.recorded_update()
+    with judge_of(update, tmp_path_factory) as judge:
+        first = judge.timeline.boundary_at(update.begin)
+        report = judge.run(judge.timeline.spread(first, 20), seeds=[first])
+    with capsys.disabled():
+        print(f"\n{report}")
+    assert not report.faults
+    # Fetched, and not yet written: the box has to go all the way once more, alone.
+    fetched = next(
+        moments[-1] for outcome, moments in report.examples.items() if "next: write the other slot" in outcome
+    )
+    want(office.lab, update.update.versions["B"])  # whatever was wished since
+    with judge_of(update, tmp_path_factory) as judge:
+        assert rehearse(office.lab, update, judge, fetched) == "committed"
+
+
 def test_no_unit_has_failed_and_the_agent_is_small(office: Office) -> None:
     lab = office.protecting()
     failed = lab.box.shell("systemctl --failed --no-legend --plain").output
     assert failed == ""
+    # The disk is a file, and each write to it is logged: neither may fail.
+    assert lab.box.shell("journalctl --dmesg --no-pager --quiet --grep 'I/O error' | head -3").output == ""
     rss = int(
         lab.box.shell(
             "systemctl show -p MainPID --value omamori-agent | xargs -I{} awk '/VmRSS/{print $2}' /proc/{}/status"

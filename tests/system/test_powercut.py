@@ -27,34 +27,14 @@ pytestmark = [
 FOLLOWED = 2  # so many of the starts are given another update
 
 
-def test_update_survives_power_cuts(
-    recorded_office: Office, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A sample: every write to the firmware's variables, the flushes around them, some others, and one start."""
-    update = recorded_office.recorded_update()
-    with judge_of(update, tmp_path_factory) as judge:
-        first = judge.timeline.boundary_at(update.begin)
-        report = judge.run(judge.timeline.spread(first, 20), seeds=[first])
-    with capsys.disabled():
-        print(f"\n{report}")
-    assert not report.faults
-    # Fetched, and not yet written: the box has to go all the way once more, alone.
-    fetched = next(
-        moments[-1] for outcome, moments in report.examples.items() if "next: write the other slot" in outcome
-    )
-    want(recorded_office.lab, update.update.versions["B"])  # whatever was wished since
-    with judge_of(update, tmp_path_factory) as judge:
-        assert rehearse(recorded_office.lab, update, judge, fetched) == "committed"
-
-
 def test_update_survives_every_power_cut(
-    recorded_office: Office,
+    office: Office,
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     subsets, boots = (int(request.config.getoption(name, default)) for name, default in (("subsets", 1), ("boots", 6)))
-    update = recorded_office.recorded_update()
+    update = office.recorded_update()
     with judge_of(update, tmp_path_factory) as judge:
         report = judge.run(range(judge.timeline.boundaries + 1), range(subsets))
         first = judge.timeline.boundary_at(update.begin)
@@ -65,7 +45,7 @@ def test_update_survives_every_power_cut(
         outcome.partition(",")[0] for outcome in report.outcomes
     }
     moments = choose(report, boots, first)
-    lab, next_version = recorded_office.lab, ""
+    lab, next_version = office.lab, ""
     with judge_of(update, tmp_path_factory) as judge:
         for number, moment in enumerate(moments):
             end = rehearse(lab, update, judge, moment)
