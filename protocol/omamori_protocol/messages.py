@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 from .record import Choice, Octets, Record, Text, UInt, wire
+from .trouble import MAX_CODE
 from .vocabulary import (
     Action,
     Direction,
@@ -18,7 +19,9 @@ from .vocabulary import (
     FirmwareReason,
     FirmwareState,
     Function,
+    Leaving,
     Presence,
+    RunEnd,
     Severity,
     Slot,
     UninspectedReason,
@@ -62,6 +65,11 @@ class State(Record):
     """Retained description of a box, QoS 1; its offline twin is the connection's will.
 
     `session` binds a will to the connection it belongs to: a late will never overwrites a newer birth.
+
+    What tells outages apart: `uptime_s` since power-on and how the run before ended (`last_end`), both when the
+    connection was made; `away_s` is how long this agent had been without one, `trouble_before` the code of the gravest
+    trouble it saw meanwhile, or before the power went. `trouble` is the present one. In a goodbye, `leaving` says why,
+    and `quiet_s` how long the silence will last at most.
     """
 
     MAX_BYTES = 1024
@@ -78,6 +86,13 @@ class State(Record):
     feed_state: FeedState = wire(10, Choice(FeedState))
     feed_reason: str | None = wire(11, Text(300), default=None)
     certificate_expires_s: int | None = wire(12, UInt(_U64), default=None)
+    uptime_s: int | None = wire(13, UInt(), default=None)
+    last_end: RunEnd | None = wire(14, Choice(RunEnd), default=None)
+    away_s: int | None = wire(15, UInt(), default=None)
+    trouble: int | None = wire(16, UInt(MAX_CODE), default=None)
+    trouble_before: int | None = wire(17, UInt(MAX_CODE), default=None)
+    leaving: Leaving | None = wire(18, Choice(Leaving), default=None)
+    quiet_s: int | None = wire(19, UInt(86400), default=None)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

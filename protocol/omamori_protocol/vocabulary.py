@@ -180,3 +180,26 @@ class Presence(WireEnum):
 
     OFFLINE = 0
     ONLINE = 1
+
+
+class RunEnd(WireEnum):
+    """How the box's run before this one ended, as the box found out at its start.
+
+    ABRUPT is what is left when nothing else was found: the power went away, or somebody pressed reset.
+    """
+
+    UNKNOWN = 0
+    ORDERLY = 1
+    ABRUPT = 2
+    WATCHDOG = 3
+    PANIC = 4
+
+
+class Leaving(WireEnum):
+    """Why a box says goodbye."""
+
+    SESSION = 1  # it only connects anew
+    PROGRAM = 2  # the agent restarts
+    UPDATE = 3  # the box restarts with new firmware
+    REBOOT = 4
+    OFF = 5
