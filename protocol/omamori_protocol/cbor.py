@@ -23,6 +23,7 @@ MAX_ITEMS = 64
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
 
 type_names = (type(None), bool, int, float, str, bytes)
+_SIMPLE = frozenset({type(None), bool, str, bytes})  # nothing about them is left to check
 
 
 def _refuse_tag(_decoder: Any, tag: Any) -> Any:
@@ -30,19 +31,21 @@ def _refuse_tag(_decoder: Any, tag: Any) -> Any:
 
 
 def _check(value: Any, depth: int, max_items: int) -> None:
-    if depth > MAX_DEPTH:
-        raise OversizeError(f"CBOR nests deeper than {MAX_DEPTH} levels", limit=MAX_DEPTH)
     if isinstance(value, (dict, list)):
+        if depth > MAX_DEPTH or (value and depth == MAX_DEPTH):
+            raise OversizeError(f"CBOR nests deeper than {MAX_DEPTH} levels", limit=MAX_DEPTH)
         if len(value) > max_items:
             raise OversizeError(f"CBOR container with {len(value)} items, allowed {max_items}", limit=max_items)
         if isinstance(value, dict):
             for key, item in value.items():
                 if type(key) is not int:
                     raise MalformedError(f"CBOR map key {key!r:.40} is not an integer")
-                _check(item, depth + 1, max_items)
+                if type(item) not in _SIMPLE:
+                    _check(item, depth + 1, max_items)
         else:
             for item in value:
-                _check(item, depth + 1, max_items)
+                if type(item) not in _SIMPLE:
+                    _check(item, depth + 1, max_items)
     elif type(value) not in type_names:
         raise MalformedError(f"CBOR value of type {type(value).__name__} is not allowed")
     elif type(value) is int and not _INT_MIN <= value <= _INT_MAX:

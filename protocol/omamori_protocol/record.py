@@ -10,12 +10,16 @@ say (an end before its beginning, a number twice) a message says in `check`. The
 from __future__ import annotations
 
 import dataclasses
+import functools
+import re
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol, Self, cast
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, cast
 
 from . import cbor
 from .errors import MalformedError, OversizeError, UnknownVersionError
 from .vocabulary import WireEnum
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Kind(Protocol):
@@ -63,7 +67,7 @@ class Text:
             raise MalformedError(f"expected text, got {type(value).__name__}")
         if len(value) > self.maximum:
             raise OversizeError(f"text of {len(value)} characters, allowed {self.maximum}", limit=self.maximum)
-        if any(ord(char) < 0x20 or ord(char) == 0x7F for char in value):
+        if _CONTROL.search(value) is not None:
             raise MalformedError("text with control characters")
         return value
 
@@ -99,10 +103,10 @@ class Choice:
         """Return the member."""
         if type(value) is not int:
             raise MalformedError(f"expected a number of {self.enum.__name__}")
-        try:
-            return self.enum(value)
-        except ValueError as err:
-            raise MalformedError(f"{value} is not a {self.enum.__name__}") from err
+        member = _members(self.enum).get(value)
+        if member is None:
+            raise MalformedError(f"{value} is not a {self.enum.__name__}")
+        return member
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,6 +203,26 @@ def wire(key: int, kind: Kind, **default: Any) -> Any:
     return dataclasses.field(metadata={"key": key, "kind": kind}, **default)
 
 
+class _Field(NamedTuple):
+    name: str
+    key: int
+    kind: Kind
+    is_required: bool
+
+
+@functools.cache  # every message asks, and dataclasses looks all of it up anew
+def _fields(record: Any) -> tuple[_Field, ...]:
+    return tuple(
+        _Field(item.name, item.metadata["key"], item.metadata["kind"], item.default is dataclasses.MISSING)
+        for item in dataclasses.fields(record)
+    )
+
+
+@functools.cache
+def _members(enum: type[WireEnum]) -> dict[int, WireEnum]:
+    return {int(member): member for member in enum}
+
+
 class Record:
     """Base of all messages; subclasses are frozen dataclasses with `wire` fields.
 
@@ -224,10 +248,10 @@ class Record:
     def to_body(self) -> dict[int, Any]:
         """Return the fields by their keys, without the schema version."""
         body: dict[int, Any] = {}
-        for item in dataclasses.fields(cast(Any, self)):
-            value = getattr(self, item.name)
+        for name, key, kind, _is_required in _fields(cast(Any, type(self))):
+            value = getattr(self, name)
             if value is not None:
-                body[item.metadata["key"]] = item.metadata["kind"].to_wire(value)
+                body[key] = kind.to_wire(value)
         self.check()
         return body
 
@@ -259,20 +283,19 @@ class Record:
         if not isinstance(body, dict):
             raise MalformedError(f"{cls.__name__}: expected a map")
         values: dict[str, Any] = {}
-        for item in dataclasses.fields(cast(Any, cls)):
-            key = item.metadata["key"]
+        for name, key, kind, is_required in _fields(cast(Any, cls)):
             if key not in body:
-                if item.default is dataclasses.MISSING:
-                    raise MalformedError(f"{cls.__name__}: {item.name} (key {key}) is missing")
+                if is_required:
+                    raise MalformedError(f"{cls.__name__}: {name} (key {key}) is missing")
                 continue
             try:
-                values[item.name] = item.metadata["kind"].from_wire(body[key])
+                values[name] = kind.from_wire(body[key])
             except OversizeError as err:
-                raise OversizeError(f"{cls.__name__}.{item.name}: {err}", limit=err.limit) from err
+                raise OversizeError(f"{cls.__name__}.{name}: {err}", limit=err.limit) from err
             except MalformedError as err:
-                raise MalformedError(f"{cls.__name__}.{item.name}: {err}") from err
+                raise MalformedError(f"{cls.__name__}.{name}: {err}") from err
         if cls.STRICT:
-            known = {item.metadata["key"] for item in dataclasses.fields(cast(Any, cls))}
+            known = {key for _name, key, _kind, _is_required in _fields(cast(Any, cls))}
             unknown = sorted(set(body) - known)
             if unknown:
                 raise MalformedError(f"{cls.__name__}: unknown key {unknown[0]}")

@@ -82,6 +82,17 @@ def test_one_level_deeper_than_allowed() -> None:
         cbor.decode(cbor2.dumps(nested(cbor.MAX_DEPTH)), max_bytes=LIMIT)
 
 
+@pytest.mark.parametrize("innermost", [None, True, "text", b"bytes", 1, []])
+@pytest.mark.parametrize("holder", [lambda item: [item], lambda item: {1: item}])
+def test_whatever_stands_on_the_level_too_deep(holder: Any, innermost: Any) -> None:
+    value = innermost
+    for _ in range(cbor.MAX_DEPTH - 1):
+        value = holder(value)
+    assert cbor.decode(cbor2.dumps(value), max_bytes=LIMIT) == value
+    with pytest.raises(ProtocolError, match="deeper"):
+        cbor.decode(cbor2.dumps(holder(value)), max_bytes=LIMIT)
+
+
 def test_very_deep_nesting_does_not_exhaust_the_stack() -> None:
     with pytest.raises(ProtocolError):
         cbor.decode(b"\x81" * 4000 + b"\x01", max_bytes=LIMIT)
