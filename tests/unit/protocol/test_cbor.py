@@ -1,5 +1,7 @@
 """Bytes from outside cost a known amount of memory and consist of plain values, or are refused."""
 
+from typing import Any
+
 import cbor2
 import pytest
 from hypothesis import given
