@@ -69,7 +69,7 @@ def _add_step(tree: Path) -> None:
 BAD_IMAGES = (
     BadImage(
         "kernel panic",
-        _replace(_INIT, _START, f"echo c >/proc/sysrq-trigger\n{_START}"),
+        _replace(_INIT, _START, f"echo c >/sysroot/proc/sysrq-trigger\n{_START}"),
         frozenset({"interrupted"}),
         "Kernel panic - not syncing",
         300.0,

@@ -159,9 +159,9 @@ def _make(
         Builder(tree, Cache(default_directory()), reporter).build(request)
     progress.step(f"release {version}")
     notes: list[str | Path] = []
-    for language in ("ja", "en"):
+    for language, title in (("ja", "版"), ("en", "Version")):
         path = scratch / f"notes.{language}.md"
-        path.write_text(f"# {version}\n")
+        path.write_text(f"# {title} {version}\n")
         notes += [f"--notes-{language}", path]
     out = scratch / "releases" / version
     _ota("bundle", "--image", image, "--keys", keys, "--out", out, *notes, *(("--level", level) if level else ()))
