@@ -15,8 +15,10 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import NameOID
 
+from .attempts import Cause
 from .errors import EnrolmentRefusedError
 
 DeviceKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
@@ -47,7 +49,7 @@ def decode_body(body: bytes) -> bytes:
     try:
         return base64.b64decode(body.replace(b"\r", b"").replace(b"\n", b""), validate=True)
     except binascii.Error as err:
-        raise EnrolmentRefusedError(_MALFORMED, "the body is not base64") from err
+        raise _malformed("the body is not base64") from err
 
 
 def parse_request(der: bytes) -> CertificateRequest:
@@ -63,14 +65,23 @@ def parse_request(der: bytes) -> CertificateRequest:
         is_signed = request.is_signature_valid
         names = request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     except (ValueError, TypeError, UnsupportedAlgorithm) as err:
-        raise EnrolmentRefusedError(_MALFORMED, "the body is not a PKCS#10 certificate request") from err
+        raise _malformed("the body is not a PKCS#10 certificate request") from err
     if not is_signed:
-        raise EnrolmentRefusedError(_MALFORMED, "the request is not signed by its own key")
+        raise _malformed("the request is not signed by its own key")
     if not isinstance(key, ed25519.Ed25519PublicKey) and not (
         isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1)
     ):
-        raise EnrolmentRefusedError(_MALFORMED, "the request's key is neither EC P-256 nor Ed25519")
+        raise _malformed("the request's key is neither EC P-256 nor Ed25519")
     if len(names) != 1 or not isinstance(names[0].value, str):
-        raise EnrolmentRefusedError(_MALFORMED, "the request needs exactly one common name")
+        raise _malformed("the request needs exactly one common name")
+    return CertificateRequest(common_name=names[0].value, public_key=key, key_hash=hash_key(key))
+
+
+def hash_key(key: CertificatePublicKeyTypes) -> bytes:
+    """Return the SHA-256 of a key's SubjectPublicKeyInfo."""
     info = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return CertificateRequest(common_name=names[0].value, public_key=key, key_hash=hashlib.sha256(info).digest())
+    return hashlib.sha256(info).digest()
+
+
+def _malformed(what: str) -> EnrolmentRefusedError:
+    return EnrolmentRefusedError(_MALFORMED, what, cause=Cause.MALFORMED)

@@ -1,9 +1,14 @@
-"""HTTPS in front of `enrolment`, in the shape of EST (RFC 7030): simpleenroll with HTTP Basic, and cacerts.
+"""HTTPS in front of `enrolment`, after EST (RFC 7030): cacerts, simpleenroll, simplereenroll.
+
+A first enrolment proves itself by serial and claim (HTTP Basic), a renewal by the present certificate (mutual TLS).
 
 The one process that holds the device CA's key and talks to the world, hence the standard library alone, one request
 per connection, and a bound on everything: connections, time, bytes of head and body, number of header fields,
 requests per address. Each request leaves one audit line, which never holds a claim, a body or anything unchecked
-that the other side sent.
+that the other side sent; `attempts` keeps the same for the operator.
+
+Of RFC 7030 it has not: full CMC, keys made by the server, csrattrs (404: we take nothing over from a request anyway),
+labels in the path. A client certificate is checked by the handshake (chain, dates) and by the register (revocation).
 """
 
 from __future__ import annotations
@@ -21,7 +26,9 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from email.message import Message
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, BinaryIO, cast
 
@@ -31,19 +38,34 @@ from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 from omamori_protocol.device import check_device_id
 from omamori_protocol.errors import MalformedError
 
-from .enrolment import Enrolment
+from .attempts import AttemptLog, Cause
+from .certificate_request import hash_key
+from .enrolment import Enrolled, Enrolment
 from .errors import EnrolmentRefusedError, OtaError, TransientError
 from .rate_limit import RateLimit
 
 logger = logging.getLogger(__name__)
 
 ENROL_PATH = "/.well-known/est/simpleenroll"
+RENEW_PATH = "/.well-known/est/simplereenroll"
 CA_PATH = "/.well-known/est/cacerts"
 _REQUEST_TYPE = "application/pkcs10"
 _ANSWER_TYPE = "application/pkcs7-mime; smime-type=certs-only"
 _LINE = 76
 _CHUNK_BYTES = 4096
 _DRAIN_SILENCE_S = 0.2
+_APPROVAL_RETRY_S = 600
+_TROUBLE_RETRY_S = 60
+# Certificates are dated back by an hour; a box whose clock is behind by more does not take them.
+_MAX_SKEW_S = 3600
+_MAX_DATE_LENGTH = 64
+# What a client says when the handshake fails for it, in OpenSSL's words.
+_ALERTS = {
+    "SSLV3_ALERT_BAD_CERTIFICATE": Cause.CLOCK_WRONG,  # not yet valid
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": Cause.CLOCK_WRONG,
+    "TLSV1_ALERT_UNKNOWN_CA": Cause.SERVER_NOT_TRUSTED,
+    "CERTIFICATE_VERIFY_FAILED": Cause.CERTIFICATE_EXPIRED,  # or of another CA
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,14 +138,29 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         with self._answering():
             self._check_head()
-            if self.path != ENROL_PATH:
+            if self.path not in (ENROL_PATH, RENEW_PATH):
                 raise self._wrong_path("POST")
             body = self._body()
-            serial, claim = self._credentials()
-            enrolled = self.server.enrolment.enrol(serial, claim, body)
+            enrolled = self._renew(body) if self.path == RENEW_PATH else self._enrol(body)
+            self._note(Cause.ENROLLED, hash_key(enrolled.certificate.public_key()))
             self._answer(HTTPStatus.OK, _serialise([enrolled.certificate]), _ANSWER_TYPE)
             number = f"{enrolled.certificate.serial_number:x}"
             self._audit(HTTPStatus.OK, f"{enrolled.outcome} certificate={number}")
+
+    def _enrol(self, body: bytes) -> Enrolled:
+        serial, claim = self._credentials()
+        return self.server.enrolment.enrol(serial, claim, body)
+
+    def _renew(self, body: bytes) -> Enrolled:
+        data = cast(ssl.SSLSocket, self.connection).getpeercert(binary_form=True)
+        if data is None:
+            raise EnrolmentRefusedError(
+                403, "a renewal needs the present certificate", hint=f"without one: {ENROL_PATH} with the claim"
+            )
+        certificate = x509.load_der_x509_certificate(data)  # the handshake has verified it
+        with contextlib.suppress(MalformedError):
+            self.claimed_serial = check_device_id(certificate.subject.rfc4514_string().removeprefix("CN="))
+        return self.server.enrolment.renew(certificate, body)
 
     @contextlib.contextmanager
     def _answering(self) -> Iterator[None]:
@@ -131,7 +168,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.close_connection = True
         try:
             yield
-        except EnrolmentRefusedError as err:
+        except EnrolmentRefusedError as err:  # and `ApprovalPendingError`, whose status is 202
             self._refuse(err)
         except TransientError as err:
             logger.warning("register: %s", err)
@@ -148,9 +185,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             raise EnrolmentRefusedError(431, "the request's head is too large")
 
     def _wrong_path(self, method: str) -> EnrolmentRefusedError:
-        if self.path in (ENROL_PATH, CA_PATH):
+        if self.path in (ENROL_PATH, RENEW_PATH, CA_PATH):
             return EnrolmentRefusedError(405, f"{method} is not for this path")
-        return EnrolmentRefusedError(404, "no such path", hint=f"{ENROL_PATH} or {CA_PATH}")
+        return EnrolmentRefusedError(404, "no such path", hint=f"{ENROL_PATH}, {RENEW_PATH} or {CA_PATH}")
 
     def _body(self) -> bytes:
         limits = self.server.limits
@@ -186,8 +223,32 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 hint="check provision.json against the factory's register",
             ) from None
 
+    def _note(self, cause: Cause, key: bytes | None) -> None:
+        """Keep it for the operator; a box whose clock is off cannot use what it gets."""
+        skew_s = self._skew_s()
+        self.server.note(self.claimed_serial, cause, address=self.client_address[0], key_hash=key, skew_s=skew_s)
+        if cause in (Cause.ENROLLED, Cause.WAITING) and skew_s is not None and abs(skew_s) > _MAX_SKEW_S:
+            address = self.client_address[0]
+            self.server.note(self.claimed_serial, Cause.CLOCK_WRONG, address=address, key_hash=key, skew_s=skew_s)
+
+    def _skew_s(self) -> int | None:
+        """Return by how many seconds the other side's clock is ahead, if it says the time."""
+        text = self.headers.get("Date", "")
+        try:
+            said = parsedate_to_datetime(text[:_MAX_DATE_LENGTH])
+            skew = (said if said.tzinfo else said.replace(tzinfo=UTC)) - datetime.now(UTC)
+        except (ValueError, TypeError, OverflowError, IndexError):
+            return None
+        return round(skew.total_seconds())
+
     def _refuse(self, err: EnrolmentRefusedError) -> None:
-        body = json.dumps({"error": str(err), "hint": err.hint}).encode() + b"\n"
+        facts = {"error": str(err), "hint": err.hint}
+        # Who does not know a claim is not told whether the serial exists.
+        if err.cause and err.status != HTTPStatus.UNAUTHORIZED:
+            facts["cause"] = err.cause
+        body = json.dumps(facts).encode() + b"\n"
+        if err.cause and self.claimed_serial != "-":
+            self._note(Cause(err.cause), err.key)
         self._answer(HTTPStatus(err.status), body, "application/json")
         self._audit(HTTPStatus(err.status), str(err))
         self._drain()
@@ -208,9 +269,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if status == HTTPStatus.UNAUTHORIZED:
             self.send_header("WWW-Authenticate", 'Basic realm="omamori enrolment"')
         if status == HTTPStatus.METHOD_NOT_ALLOWED:
-            self.send_header("Allow", "POST" if self.path == ENROL_PATH else "GET")
+            self.send_header("Allow", "GET" if self.path == CA_PATH else "POST")
         if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
-            self.send_header("Retry-After", "60")
+            self.send_header("Retry-After", str(_TROUBLE_RETRY_S))
+        if status == HTTPStatus.ACCEPTED:
+            self.send_header("Retry-After", str(_APPROVAL_RETRY_S))
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Connection", "close")
         self.end_headers()
@@ -238,7 +301,8 @@ class EnrolmentServer(http.server.ThreadingHTTPServer):
     Args:
         address: Where to listen; port 0 takes any.
         enrolment: Who decides.
-        tls: Server context.
+        tls: Server context; asks for a client certificate without insisting on one.
+        attempts: Where attempts are kept for the operator.
         limits: Bounds.
     """
 
@@ -250,9 +314,11 @@ class EnrolmentServer(http.server.ThreadingHTTPServer):
         address: tuple[str, int],
         enrolment: Enrolment,
         tls: ssl.SSLContext,
+        attempts: AttemptLog,
         limits: ServerLimits | None = None,
     ) -> None:
         self.enrolment = enrolment
+        self._attempts = attempts
         self.limits = limits or ServerLimits()
         self.rate_limit = RateLimit(self.limits.requests_per_minute)
         self._tls = tls
@@ -260,6 +326,15 @@ class EnrolmentServer(http.server.ThreadingHTTPServer):
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
         super().__init__(address, _Handler)
+
+    def note(
+        self, who: str, cause: Cause, *, address: str, key_hash: bytes | None = None, skew_s: int | None = None
+    ) -> None:
+        """Keep an attempt for the operator; what cannot be kept is logged, and nobody is refused for it."""
+        try:
+            self._attempts.note(who, cause, self.enrolment.clock(), address=address, key_hash=key_hash, skew_s=skew_s)
+        except OtaError as err:
+            logger.warning("%s", err)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve a connection in its own thread, or close it when all places are taken."""
@@ -293,6 +368,9 @@ class EnrolmentServer(http.server.ThreadingHTTPServer):
                 with self._tls.wrap_socket(connection, server_side=True) as secure:
                     super().finish_request(secure, client_address)
             except OSError as err:  # TLS errors and time-outs are its children
+                cause = _ALERTS.get(err.reason or "") if isinstance(err, ssl.SSLError) else None
+                if cause is not None and self.rate_limit.allows(client_address[0]):
+                    self.note(client_address[0], cause, address=client_address[0])
                 logger.info("address=%s status=- serial=- connection: %s", client_address[0], type(err).__name__)
             finally:
                 timer.cancel()

@@ -11,6 +11,9 @@ import sys
 import threading
 from pathlib import Path
 
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from .attempts import AttemptLog
 from .clock import Clock
 from .enrolment import Enrolment
 from .enrolment_server import EnrolmentServer, ServerLimits
@@ -61,8 +64,12 @@ def make_server(config: ServiceConfig, clock: Clock) -> EnrolmentServer:
     """
     authority, authority_key = KeyDirectory(config.keys).authority(DEVICE_CA)
     enrolment = Enrolment(Registry(config.registry, authority), authority, authority_key, clock)
+    attempts = AttemptLog(config.registry)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.minimum_version = ssl.TLSVersion.TLSv1_3
+    tls.num_tickets = 0  # one request for each connection, and each shows its certificate
+    tls.verify_mode = ssl.CERT_OPTIONAL  # a box that renews has one, a new box has not
+    tls.load_verify_locations(cadata=authority.public_bytes(Encoding.DER))
     try:
         tls.load_cert_chain(config.tls_directory / CERTIFICATE_FILE, config.tls_directory / KEY_FILE)
     except OSError as err:  # TLS errors are its children
@@ -71,7 +78,7 @@ def make_server(config: ServiceConfig, clock: Clock) -> EnrolmentServer:
             hint="omamori-ota pki server KEYS DIR --name HOST",
         ) from err
     try:
-        return EnrolmentServer(config.listen, enrolment, tls, config.limits)
+        return EnrolmentServer(config.listen, enrolment, tls, attempts, config.limits)
     except OSError as err:
         raise SetupError(f"cannot listen on {config.listen[0]}:{config.listen[1]}: {err.strerror}") from err
 

@@ -14,10 +14,11 @@ from omamori_protocol.device import check_device_id
 from omamori_protocol.errors import ProtocolError
 from omamori_protocol.provision import MAX_BYTES, parse_provision
 
+from .boxes import new_claim
 from .clock import Clock
 from .errors import RejectedError, SetupError
 from .files import PRIVATE_FILE, read_bounded, write_atomic
-from .registry import Registry, new_claim
+from .registry import Registry
 
 MAX_BATCH = 10_000
 _COUNTED = re.compile(r"(.*?)([0-9]{1,18})")

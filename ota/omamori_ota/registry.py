@@ -1,82 +1,66 @@
-"""The factory's register of boxes: which serials exist, and what became of their claims.
+"""The factory's register of boxes: which serials exist, what became of their claims, and which certificates they got.
 
 A claim is worth one enrolment of one serial. Only its hash is kept, bound to the serial, so a stolen register enrols
 nobody. SQLite, because the factory's command and the enrolment server use it at the same time; every change is one
-transaction. It decides nothing: see `factory` and `enrolment`.
+transaction. It decides nothing: see `factory`, `enrolment` and `revocation`. The values are in `boxes`.
+
+A register of format 1 becomes one of format 2 when it is opened.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import dataclasses
-import hashlib
-import hmac
 import os
-import secrets
 import sqlite3
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from enum import StrEnum
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from .boxes import Box, ClaimState, IssuedCertificate, RevocationReason, box_of_row, certificate_of_row, hash_claim
+from .certificate_request import hash_key
 from .errors import SetupError, TransientError
 from .files import PRIVATE_FILE
 
-_FORMAT = "1"
+_FORMAT = "2"
 _LOCK_WAIT_S = 10.0
-_CLAIM_BYTES = 20
 
-_SCHEMA = """
-CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-CREATE TABLE boxes (
+_ABOUT = "CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT"
+_BOXES = """CREATE TABLE boxes (
     serial TEXT PRIMARY KEY,
     claim_hash BLOB NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('issued', 'used')),
+    state TEXT NOT NULL CHECK (state IN ('issued', 'used', 'revoked')),
     key_hash BLOB,
     certificate BLOB,
     made_s INTEGER NOT NULL,
     enrolled_s INTEGER,
-    CHECK ((state = 'used') = (key_hash IS NOT NULL AND certificate IS NOT NULL AND enrolled_s IS NOT NULL))
-) STRICT;
-"""
-
-
-class ClaimState(StrEnum):
-    """What became of a box's claim."""
-
-    ISSUED = "issued"
-    USED = "used"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Box:
-    """A registered box; what belongs to its enrolment is None until the claim is used."""
-
-    serial: str
-    claim_hash: bytes = dataclasses.field(repr=False)
-    state: ClaimState
-    key_hash: bytes | None
-    certificate: bytes | None = dataclasses.field(repr=False)
-    made_at: datetime
-    enrolled_at: datetime | None
-
-    def accepts(self, claim: str) -> bool:
-        """Tell, in constant time, whether `claim` is this box's."""
-        return hmac.compare_digest(self.claim_hash, hash_claim(self.serial, claim))
-
-
-def new_claim() -> str:
-    """Return a claim: 160 random bits in base32."""
-    return base64.b32encode(secrets.token_bytes(_CLAIM_BYTES)).decode()
-
-
-def hash_claim(serial: str, claim: str) -> bytes:
-    """Return what the register keeps of a claim. Plain SHA-256: with 160 random bits there is nothing to guess."""
-    return hashlib.sha256(f"omamori-claim-1\0{serial}\0{claim}".encode()).digest()
+    claim_until_s INTEGER,
+    is_held INTEGER NOT NULL DEFAULT 0,
+    waiting_key_hash BLOB,
+    revoked_s INTEGER,
+    reason TEXT,
+    CHECK (state != 'used' OR (key_hash IS NOT NULL AND certificate IS NOT NULL AND enrolled_s IS NOT NULL)),
+    CHECK (state != 'issued' OR (key_hash IS NULL AND certificate IS NULL AND enrolled_s IS NULL)),
+    CHECK ((state = 'revoked') = (revoked_s IS NOT NULL AND reason IS NOT NULL))
+) STRICT"""
+_CERTIFICATES = """CREATE TABLE certificates (
+    number TEXT PRIMARY KEY,
+    serial TEXT NOT NULL,
+    key_hash BLOB NOT NULL,
+    expires_s INTEGER NOT NULL,
+    revoked_s INTEGER,
+    reason TEXT,
+    CHECK ((revoked_s IS NULL) = (reason IS NULL))
+) STRICT"""
+_INDEXES = (
+    "CREATE INDEX certificates_serial ON certificates (serial)",
+    "CREATE INDEX certificates_key ON certificates (key_hash) WHERE revoked_s IS NOT NULL",
+    "CREATE INDEX certificates_revoked ON certificates (expires_s) WHERE revoked_s IS NOT NULL",
+)
+_LIST_NUMBER, _LIST_TIME = "list_number", "list_time_s"
 
 
 class Registry:
@@ -98,6 +82,11 @@ class Registry:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, PRIVATE_FILE))
         with self.changing() as change:
             change.check_belongs_to(fingerprint)
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[Change]:
@@ -146,51 +135,140 @@ class Change:
     def check_belongs_to(self, authority_fingerprint: str) -> None:
         """Write format and CA into a new register, or compare them."""
         if self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
-            for statement in _SCHEMA.split(";\n"):
+            for statement in (_ABOUT, _BOXES, _CERTIFICATES, *_INDEXES):
                 self._connection.execute(statement)
             self._connection.executemany(
                 "INSERT INTO about VALUES (?, ?)", [("format", _FORMAT), ("authority", authority_fingerprint)]
             )
         about = dict(self._connection.execute("SELECT key, value FROM about"))
-        if about.get("format") != _FORMAT:
+        if about.get("format") not in ("1", _FORMAT):
             raise SetupError(f"{self._where}: unknown format {about.get('format')!r}")
         if about.get("authority") != authority_fingerprint:
             raise SetupError(
                 f"{self._where} belongs to another device CA", hint="a register goes with one key directory"
             )
+        if about["format"] == "1":
+            self._migrate()
+
+    def _migrate(self) -> None:
+        """Make a register of format 1 one of format 2; of each box it knows the newest certificate only."""
+        self._connection.execute("ALTER TABLE boxes RENAME TO boxes_1")
+        for statement in (_BOXES, _CERTIFICATES, *_INDEXES):
+            self._connection.execute(statement)
+        columns = "serial, claim_hash, state, key_hash, certificate, made_s, enrolled_s"
+        self._connection.execute(f"INSERT INTO boxes ({columns}) SELECT {columns} FROM boxes_1")  # noqa: S608 - ours
+        self._connection.execute("DROP TABLE boxes_1")
+        for box in self.boxes():
+            if box.certificate is not None:
+                self._note(box.serial, x509.load_der_x509_certificate(box.certificate))
+        self._connection.execute("UPDATE about SET value = ? WHERE key = 'format'", (_FORMAT,))
 
     def find(self, serial: str) -> Box | None:
         """Return a box, or None."""
         row = self._connection.execute("SELECT * FROM boxes WHERE serial = ?", (serial,)).fetchone()
-        return None if row is None else _box(row)
+        return None if row is None else box_of_row(row)
 
     def boxes(self) -> list[Box]:
         """Return all boxes by serial."""
-        return [_box(row) for row in self._connection.execute("SELECT * FROM boxes ORDER BY serial")]
+        return [box_of_row(row) for row in self._connection.execute("SELECT * FROM boxes ORDER BY serial")]
 
-    def add(self, serial: str, claim: str, now: datetime) -> None:
-        """Register a box, or give a registered one a new claim; what it was enrolled with is forgotten."""
+    def add(
+        self, serial: str, claim: str, now: datetime, *, lifetime: timedelta | None = None, is_held: bool = False
+    ) -> None:
+        """Register a box, or give a registered one a new claim.
+
+        What it was enrolled with is forgotten: its certificates are revoked, and their key is never accepted again.
+
+        Args:
+            serial: The box.
+            claim: The claim in clear text.
+            now: Time of registration.
+            lifetime: How long the claim may be used for the first time; None for ever.
+            is_held: Whether somebody must approve the box before it gets a certificate.
+        """
+        self._revoke_certificates(serial, RevocationReason.SUPERSEDED, now)
+        until_s = None if lifetime is None else int((now + lifetime).timestamp())
         self._connection.execute(
-            "INSERT OR REPLACE INTO boxes (serial, claim_hash, state, made_s) VALUES (?, ?, ?, ?)",
-            (serial, hash_claim(serial, claim), ClaimState.ISSUED, int(now.timestamp())),
+            "INSERT OR REPLACE INTO boxes (serial, claim_hash, state, made_s, claim_until_s, is_held)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (serial, hash_claim(serial, claim), ClaimState.ISSUED, int(now.timestamp()), until_s, int(is_held)),
         )
 
-    def use_claim(self, serial: str, key_hash: bytes, certificate: bytes, now: datetime) -> None:
-        """Note the certificate that a box got for its claim."""
+    def use_claim(self, serial: str, certificate: x509.Certificate, now: datetime) -> None:
+        """Note the certificate that a box got."""
+        der = certificate.public_bytes(Encoding.DER)
         self._connection.execute(
-            "UPDATE boxes SET state = ?, key_hash = ?, certificate = ?, enrolled_s = ? WHERE serial = ?",
-            (ClaimState.USED, key_hash, certificate, int(now.timestamp()), serial),
+            "UPDATE boxes SET state = ?, key_hash = ?, certificate = ?, enrolled_s = ?, is_held = 0,"
+            " waiting_key_hash = NULL WHERE serial = ?",
+            (ClaimState.USED, hash_key(certificate.public_key()), der, int(now.timestamp()), serial),
         )
+        self._connection.execute(
+            "DELETE FROM certificates WHERE serial = ? AND expires_s < ? AND revoked_s IS NULL",
+            (serial, int(now.timestamp())),
+        )
+        self._note(serial, certificate)
 
+    def hold(self, serial: str, *, is_held: bool) -> None:
+        """Let a box wait for approval, or approve it; a held box enrols with the first key that asked."""
+        self._connection.execute("UPDATE boxes SET is_held = ? WHERE serial = ?", (int(is_held), serial))
 
-def _box(row: tuple[str, bytes, str, bytes | None, bytes | None, int, int | None]) -> Box:
-    serial, claim_hash, state, key_hash, certificate, made_s, enrolled_s = row
-    return Box(
-        serial=serial,
-        claim_hash=claim_hash,
-        state=ClaimState(state),
-        key_hash=key_hash,
-        certificate=certificate,
-        made_at=datetime.fromtimestamp(made_s, UTC),
-        enrolled_at=None if enrolled_s is None else datetime.fromtimestamp(enrolled_s, UTC),
-    )
+    def note_waiting(self, serial: str, key_hash: bytes) -> None:
+        """Note the key with which a held box asked."""
+        self._connection.execute("UPDATE boxes SET waiting_key_hash = ? WHERE serial = ?", (key_hash, serial))
+
+    def revoke(self, serial: str, reason: RevocationReason, now: datetime) -> int:
+        """Revoke a box with all of its certificates; returns how many of them were valid."""
+        self._connection.execute(
+            "UPDATE boxes SET state = ?, revoked_s = ?, reason = ? WHERE serial = ? AND state != 'revoked'",
+            (ClaimState.REVOKED, int(now.timestamp()), reason, serial),
+        )
+        return self._revoke_certificates(serial, reason, now)
+
+    def _revoke_certificates(self, serial: str, reason: RevocationReason, now: datetime) -> int:
+        now_s = int(now.timestamp())
+        return self._connection.execute(
+            "UPDATE certificates SET revoked_s = ?, reason = ? WHERE serial = ? AND revoked_s IS NULL",
+            (now_s, reason, serial),
+        ).rowcount
+
+    def is_key_revoked(self, key_hash: bytes) -> bool:
+        """Tell whether a certificate for this key was ever revoked."""
+        found = self._connection.execute(
+            "SELECT 1 FROM certificates WHERE key_hash = ? AND revoked_s IS NOT NULL LIMIT 1", (key_hash,)
+        ).fetchone()
+        return found is not None
+
+    def certificate(self, number: int) -> IssuedCertificate | None:
+        """Return what is known of an issued certificate, or None."""
+        row = self._connection.execute("SELECT * FROM certificates WHERE number = ?", (f"{number:x}",)).fetchone()
+        return None if row is None else certificate_of_row(row)
+
+    def revoked_certificates(self, now: datetime, limit: int) -> list[IssuedCertificate]:
+        """Return the revoked certificates that have not expired, at most `limit`."""
+        rows = self._connection.execute(
+            "SELECT * FROM certificates WHERE revoked_s IS NOT NULL AND expires_s >= ? ORDER BY revoked_s, number"
+            " LIMIT ?",
+            (int(now.timestamp()), limit),
+        )
+        return [certificate_of_row(row) for row in rows]
+
+    def next_list(self, earliest: datetime) -> tuple[int, int]:
+        """Return number and Unix time of the next revocation list, both larger than those before."""
+        about = dict(self._connection.execute("SELECT key, value FROM about"))
+        number = int(about.get(_LIST_NUMBER, "0")) + 1
+        time_s = max(int(earliest.timestamp()), int(about.get(_LIST_TIME, "0")) + 1)
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO about VALUES (?, ?)", [(_LIST_NUMBER, str(number)), (_LIST_TIME, str(time_s))]
+        )
+        return number, time_s
+
+    def _note(self, serial: str, certificate: x509.Certificate) -> None:
+        self._connection.execute(
+            "INSERT OR IGNORE INTO certificates (number, serial, key_hash, expires_s) VALUES (?, ?, ?, ?)",
+            (
+                f"{certificate.serial_number:x}",
+                serial,
+                hash_key(certificate.public_key()),
+                int(certificate.not_valid_after_utc.timestamp()),
+            ),
+        )

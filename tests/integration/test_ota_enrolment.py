@@ -26,11 +26,12 @@ from cryptography.hazmat.primitives.serialization import pkcs7
 from cryptography.x509.oid import NameOID
 
 from omamori_ota import keys, pki
+from omamori_ota.boxes import new_claim
 from omamori_ota.clock import system_clock
 from omamori_ota.enrolment_server import CA_PATH, ENROL_PATH, EnrolmentServer, ServerLimits
 from omamori_ota.enrolment_service import ServiceConfig, make_server
 from omamori_ota.keys import DEVICE_CA, KeyDirectory
-from omamori_ota.registry import Registry, new_claim
+from omamori_ota.registry import Registry
 from omamori_ota.roles import Lifetimes
 
 SERIAL = "ZA35-000001"

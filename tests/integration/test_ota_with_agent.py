@@ -21,11 +21,12 @@ from omamori_agent.feed.trust import FeedRepository
 from omamori_agent.identity.certificate import make_key, make_request, select_chain
 from omamori_agent.identity.enrolment import EnrolmentClient, EnrolmentRefusedError
 from omamori_ota import keys, packs, pki
+from omamori_ota.boxes import new_claim
 from omamori_ota.clock import system_clock
 from omamori_ota.enrolment_server import ServerLimits
 from omamori_ota.enrolment_service import ServiceConfig, make_server
 from omamori_ota.keys import DEVICE_CA, KeyDirectory
-from omamori_ota.registry import Registry, new_claim
+from omamori_ota.registry import Registry
 from omamori_ota.repository import Repository
 from omamori_ota.roles import Lifetimes
 from omamori_protocol.provision import Provision

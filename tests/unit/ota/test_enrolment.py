@@ -10,10 +10,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
+from omamori_ota.boxes import ClaimState, new_claim
 from omamori_ota.enrolment import Enrolment, Outcome
 from omamori_ota.errors import EnrolmentRefusedError
 from omamori_ota.keys import DEVICE_CA, KeyDirectory
-from omamori_ota.registry import ClaimState, Registry, new_claim
+from omamori_ota.registry import Registry
 
 from .conftest import START, ManualClock
 

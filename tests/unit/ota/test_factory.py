@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from omamori_ota import factory, keys
+from omamori_ota.boxes import ClaimState
 from omamori_ota.errors import RejectedError, SetupError
 from omamori_ota.factory import ProvisionTemplate
 from omamori_ota.keys import KeyDirectory
-from omamori_ota.registry import ClaimState, Registry
+from omamori_ota.registry import Registry
 from omamori_ota.roles import Lifetimes
 from omamori_protocol.errors import MalformedError
 from omamori_protocol.provision import parse_provision
