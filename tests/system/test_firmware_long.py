@@ -185,7 +185,7 @@ def _check_told(
 
 
 def test_three_firmwares_in_a_row_with_traffic_flowing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A, B, C: nothing is lost but the time of two restarts: no connection that lies over them, no alert from before."""
+    """A, B, C: nothing is lost but the time of two restarts: no connection over them, no alert from before."""
     with _fresh(tmp_path) as trials:
         lab, box = trials.lab, trials.lab.box
         kept = "sha256sum /var/lib/omamori/identity/*; cat /var/lib/omamori/address/* 2>/dev/null"
