@@ -27,6 +27,9 @@ An unknown key is an error: a misspelt key must not silently mean the default. P
 
     [limits]                            # see Limits
 
+    [liveness]                          # see LivenessConfig
+    notice_after_s = 600                # absence after which the customer is told
+
     [retention]                         # see RetentionConfig
     alert_days = 365                    # unless the customer's contract says something else
 """
@@ -43,6 +46,7 @@ from omamori_protocol.device import check_device_id
 from omamori_protocol.errors import ProtocolError
 
 from .errors import ConfigError
+from .liveness import LivenessConfig
 from .retention import MAX_DAYS, RetentionConfig
 
 MAX_BYTES = 64 * 1024
@@ -77,6 +81,7 @@ class Limits:
     events_per_device: int = 200_000
     refusals_per_device: int = 100
     ledger_entries_per_device: int = 20_000  # their sums are kept for ever
+    outages_per_device: int = 2_000
     batch_messages: int = 1_000  # messages stored in one transaction; at most MAX_BATCH
 
 
@@ -103,6 +108,7 @@ class CloudConfig:
     names: dict[str, str] = dataclasses.field(default_factory=dict)
     limits: Limits = dataclasses.field(default_factory=Limits)
     retention: RetentionConfig = dataclasses.field(default_factory=RetentionConfig)
+    liveness: LivenessConfig = dataclasses.field(default_factory=LivenessConfig)
     feed: FeedFiles = dataclasses.field(default_factory=FeedFiles)
 
 
@@ -191,6 +197,19 @@ def _retention(table: _Table) -> RetentionConfig:
     return found
 
 
+def _liveness(table: _Table) -> LivenessConfig:
+    bounds = {"every_s": (1, 600), "together_boxes": (2, 1_000_000), "together_permille": (1, 1000)}
+    values = {
+        item.name: table.number(item.name, int(str(item.default)), *bounds.get(item.name, (1, 90 * 86400)))
+        for item in dataclasses.fields(LivenessConfig)
+    }
+    table.close()
+    found = LivenessConfig(**values)
+    if not found.blink_s <= found.notice_after_s <= found.dead_after_s:
+        raise ConfigError("liveness.notice_after_s", "blink_s, notice_after_s and dead_after_s must not get smaller")
+    return found
+
+
 def _feed(table: _Table, base: Path) -> FeedFiles:
     found = {key: base / table.text(key) for key in ("book", "allow_file") if table.has(key)}
     table.close()
@@ -248,6 +267,7 @@ def parse_config(data: bytes, base: Path) -> CloudConfig:
         names=_names(top.table("names")),
         limits=_limits(top.table("limits")),
         retention=_retention(top.table("retention")),
+        liveness=_liveness(top.table("liveness")),
         feed=_feed(top.table("feed"), base),
     )
     top.close()

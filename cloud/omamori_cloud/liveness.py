@@ -169,6 +169,11 @@ def _judge_return(absence: Absence, back: Return, crowd: Crowd, config: Liveness
     if back.uptime_s >= (back.at_ms - absence.start_ms) / 1000:
         # It had been on since before we last heard it.
         return OutageReason.PROGRAM if absence.leaving is None else OutageReason.MAINTENANCE
+    return _judge_restart(absence, back) or otherwise
+
+
+def _judge_restart(absence: Absence, back: Return) -> OutageReason | None:
+    """Return why a box started anew; None if it does not say."""
     if back.last_end in (RunEnd.WATCHDOG, RunEnd.PANIC):
         return OutageReason.CRASH
     if back.last_end is RunEnd.ABRUPT:
@@ -176,7 +181,7 @@ def _judge_return(absence: Absence, back: Return, crowd: Crowd, config: Liveness
         return OutageReason.LINE if _is_about_line(back.trouble) else OutageReason.POWER
     if absence.leaving is Leaving.OFF:
         return OutageReason.SWITCHED_OFF
-    return OutageReason.MAINTENANCE if back.last_end is RunEnd.ORDERLY else otherwise
+    return OutageReason.MAINTENANCE if back.last_end is RunEnd.ORDERLY else None
 
 
 def is_notice_due(reason: OutageReason, absence: Absence, now_ms: int, config: LivenessConfig) -> bool:

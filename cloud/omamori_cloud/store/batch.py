@@ -34,6 +34,8 @@ _MAX_TEXT = 300
 # What ledger entries alone carry; they have a table of their own.
 _LEDGER_FIELDS = frozenset({"uninspected_reason", "uninspected_s", "packets", "size_bytes"})
 _FIRMWARE_FIELDS = frozenset({"firmware", "firmware_state", "firmware_reason", "booted_slot", "running_firmware"})
+# What a birth message says about the time before it stands in the table of returns.
+_RETURN_FIELDS = frozenset({"uptime_s", "last_end", "away_s", "trouble_before"})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,7 +96,8 @@ class Batch:
         self._events: list[dict[str, Any]] = []
         self._ledger: list[dict[str, Any]] = []
         self._heartbeats: list[dict[str, Any]] = []
-        self._states: list[tuple[str, StateMessage, int]] = []
+        self._states: list[tuple[str, StateMessage, int, int]] = []  # the last: when the box was heard before
+        self._returns: list[dict[str, Any]] = []
         self._firmware: dict[str, dict[str, Any]] = {}
         self._settings: dict[str, dict[str, Any]] = {}
         self._refusals: list[dict[str, Any]] = []
@@ -120,7 +123,7 @@ class Batch:
             self._totals["reports"] += 1
         else:
             alive = alive and body.presence is Presence.ONLINE
-            self._states.append((device, body, at_ms))
+            self._states.append((device, body, at_ms, self._contact.get(device, 0)))
         if alive:
             self._contact[device] = max(at_ms, self._contact.get(device, 0))
 
@@ -139,7 +142,7 @@ class Batch:
             self._add_to_sums(connection, self._insert_new(connection, schema.LedgerEntry, "ledger", self._ledger))
         if self._refusals:
             connection.execute(insert(schema.Refusal), self._refusals)
-        self._store_states(connection)
+        self._store_states(connection, devices)
         self._replace(connection, schema.Setting, self._settings)
         self._store_firmware(connection)
         return StoreReport(**self._totals)
@@ -284,22 +287,28 @@ class Batch:
             [{"device_id": key[0], "reason": key[1], **values} for key, values in sorted(sums.items())],
         )
 
-    def _store_states(self, connection: Connection) -> None:
+    def _store_states(self, connection: Connection, devices: dict[str, Any]) -> None:
         if not self._states:
             return
         table = schema.State
         columns: Any = table.__table__
-        chosen = {device for device, _, _ in self._states}
+        chosen = {device for device, _, _, _ in self._states}
         known = {
             row["device_id"]: dict(row)
             for row in connection.execute(select(columns).where(table.device_id.in_(chosen))).mappings()
         }
         before = {device: dict(row) for device, row in known.items()}
-        for device, body, at_ms in self._states:
-            self._apply_state(known, device, body, at_ms)
+        for device, body, at_ms, heard_ms in self._states:
+            self._apply_state(known, device, body, at_ms, max(heard_ms, devices[device].last_contact_ms or 0))
         self._replace(connection, table, {key: row for key, row in known.items() if row != before.get(key)})
+        if self._returns:
+            unique = ("device_id", "session")
+            stored = insert_many(connection, schema.Return, self._returns, unique=unique, returning=("device_id",))
+            self.inserted.update(("returns", row.device_id) for row in stored)
 
-    def _apply_state(self, known: dict[str, dict[str, Any]], device: str, body: StateMessage, at_ms: int) -> None:
+    def _apply_state(
+        self, known: dict[str, dict[str, Any]], device: str, body: StateMessage, at_ms: int, heard_ms: int
+    ) -> None:
         row = known.get(device)
         mark = None
         if row is not None:
@@ -310,10 +319,22 @@ class Batch:
             return
         self._totals["states"] += 1
         if row is None or body.presence is Presence.ONLINE or body.session != row["session"]:
-            known[device] = {**_plain(body), "device_id": device, "received_ms": at_ms, "presence_ms": at_ms}
+            if row is not None and body.presence is Presence.ONLINE and body.session != row["session"]:
+                self._returns.append(_return(row, device, body, at_ms, heard_ms))
+            known[device] = _plain(body, _RETURN_FIELDS) | {
+                "device_id": device,
+                "received_ms": at_ms,
+                "presence_ms": at_ms,
+            }
         elif row["presence"] != Presence.OFFLINE:
-            # A will was written when the connection began: all but the presence in it may be long outdated.
-            known[device] = row | {"presence": int(Presence.OFFLINE), "presence_ms": at_ms}
+            # A will was written when the connection began: all but the presence in it may be long outdated. A goodbye
+            # was not, but says nothing new about the rest.
+            known[device] = row | {
+                "presence": int(Presence.OFFLINE),
+                "presence_ms": at_ms,
+                "leaving": None if body.leaving is None else int(body.leaving),
+                "quiet_s": body.quiet_s,
+            }
 
     def _replace(self, connection: Connection, table: Any, rows: dict[str, dict[str, Any]]) -> None:
         """Store one row for each device, instead of the one that is there."""
@@ -337,6 +358,26 @@ class Batch:
             if known.get(device, (-1, -1)) < (row["boot"], row["seq"])
         }
         self._replace(connection, table, newer)
+
+
+def _return(row: dict[str, Any], device: str, body: StateMessage, at_ms: int, heard_ms: int) -> dict[str, Any]:
+    """Return the birth of a session beside what was known of the one before (a row of `State`)."""
+    left = row["presence"] == Presence.OFFLINE
+    return {
+        "device_id": device,
+        "session": body.session,
+        "received_ms": at_ms,
+        "is_same_run": int(body.boot == row["boot"]),
+        "uptime_s": body.uptime_s,
+        "last_end": None if body.last_end is None else int(body.last_end),
+        "away_s": body.away_s,
+        "trouble": body.trouble_before,
+        "heard_ms": heard_ms or None,
+        "left_ms": row["presence_ms"] if left else None,
+        "leaving": row["leaving"] if left else None,
+        "quiet_s": row["quiet_s"] if left else None,
+        "judged": 0,
+    }
 
 
 def _mark(row: Any) -> BeatMark:

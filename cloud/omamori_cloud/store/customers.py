@@ -34,8 +34,10 @@ from .schema import (
     HeartbeatSpan,
     LedgerEntry,
     LedgerTotal,
+    Outage,
     Refusal,
     Report,
+    Return,
     Setting,
     State,
 )
@@ -43,7 +45,7 @@ from .schema import (
 MAX_CUSTOMERS = 100_000
 _BATCH_ROWS = 2_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
-_LARGE = (Heartbeat, HeartbeatSpan, Event, LedgerEntry)
+_LARGE = (Heartbeat, HeartbeatSpan, Event, LedgerEntry, Return, Outage)
 _SMALL = (LedgerTotal, State, Setting, Firmware)
 
 

@@ -124,6 +124,88 @@ class State(Base):
     feed_state: Mapped[int] = mapped_column(SmallInteger)
     feed_reason: Mapped[str | None] = mapped_column(String(300))
     certificate_expires_s: Mapped[int | None] = mapped_column(BigInteger)
+    trouble: Mapped[int | None] = mapped_column(SmallInteger)
+    leaving: Mapped[int | None] = mapped_column(SmallInteger)
+    quiet_s: Mapped[int | None] = mapped_column(Integer)
+
+
+class Return(Base):
+    """A birth message that begins a session, beside what was known of the session before; see `liveness`.
+
+    `heard_ms` is when the box was last heard before, `left_ms` when the broker said that it is gone. Whoever judges
+    absences sets `judged`. Both flags are 0 or 1.
+    """
+
+    __tablename__ = "returns"
+    __table_args__ = (
+        UniqueConstraint("device_id", "session", name="uq_returns_session"),
+        Index("ix_returns_judged", "judged", "id"),
+        Index("ix_returns_device", "device_id", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(_RowId, primary_key=True, autoincrement=True)
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"))
+    session: Mapped[bytes] = mapped_column(LargeBinary(8))
+    received_ms: Mapped[int] = mapped_column(BigInteger)
+    is_same_run: Mapped[int] = mapped_column(SmallInteger)
+    uptime_s: Mapped[int | None] = mapped_column(BigInteger)
+    last_end: Mapped[int | None] = mapped_column(SmallInteger)
+    away_s: Mapped[int | None] = mapped_column(BigInteger)
+    trouble: Mapped[int | None] = mapped_column(SmallInteger)
+    heard_ms: Mapped[int | None] = mapped_column(BigInteger)
+    left_ms: Mapped[int | None] = mapped_column(BigInteger)
+    leaving: Mapped[int | None] = mapped_column(SmallInteger)
+    quiet_s: Mapped[int | None] = mapped_column(Integer)
+    judged: Mapped[int] = mapped_column(SmallInteger)
+
+
+class Outage(Base):
+    """An absence of a box: the most probable reason (`liveness.OutageReason`) and what speaks for it.
+
+    `end_ms` is NULL while it lasts, `noticed_ms` unless the customer had to hear of it.
+    """
+
+    __tablename__ = "outages"
+    __table_args__ = (
+        Index("ix_outages_device", "device_id", "id"),
+        Index("ix_outages_start", "start_ms", "id"),
+        Index("ix_outages_end", "end_ms"),
+    )
+
+    id: Mapped[int] = mapped_column(_RowId, primary_key=True, autoincrement=True)
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"))
+    start_ms: Mapped[int] = mapped_column(BigInteger)
+    known_ms: Mapped[int] = mapped_column(BigInteger)
+    end_ms: Mapped[int | None] = mapped_column(BigInteger)
+    left_ms: Mapped[int | None] = mapped_column(BigInteger)
+    leaving: Mapped[int | None] = mapped_column(SmallInteger)
+    quiet_s: Mapped[int] = mapped_column(Integer)
+    reason: Mapped[int] = mapped_column(SmallInteger)
+    evidence: Mapped[dict[str, Any]] = mapped_column(JSON)
+    noticed_ms: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class ServiceOutage(Base):
+    """A time in which nothing came in, so that nothing is known of boxes; `end_ms` is NULL while it lasts."""
+
+    __tablename__ = "service_outages"
+    __table_args__ = (Index("ix_service_outages_end", "end_ms"),)
+
+    id: Mapped[int] = mapped_column(_RowId, primary_key=True, autoincrement=True)
+    start_ms: Mapped[int] = mapped_column(BigInteger)
+    end_ms: Mapped[int | None] = mapped_column(BigInteger)
+    detail: Mapped[str] = mapped_column(String(200))
+
+
+class WorkerSign(Base):
+    """The last sign of a process of ours: an ingest worker, or whoever judges absences."""
+
+    __tablename__ = "worker_signs"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    at_ms: Mapped[int] = mapped_column(BigInteger)
+    since_ms: Mapped[int | None] = mapped_column(BigInteger)  # since when messages come in; NULL while none do
+    trouble: Mapped[str] = mapped_column(String(200))
 
 
 class Event(Base):

@@ -25,7 +25,19 @@ from omamori_protocol.vocabulary import EventKind
 
 from .batch import insert_or
 from .database import POSTGRESQL
-from .schema import Assignment, Customer, Device, Event, Heartbeat, HeartbeatSpan, LedgerEntry, Refusal
+from .schema import (
+    Assignment,
+    Customer,
+    Device,
+    Event,
+    Heartbeat,
+    HeartbeatSpan,
+    LedgerEntry,
+    Outage,
+    Refusal,
+    Return,
+    ServiceOutage,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -102,11 +114,14 @@ class Sweeper:
         yield lambda connection: self._delete_spans(connection, *old_days)
         for kind in EventKind:
             yield self._events(kind, now_ms)
-        for name, table, days in (
-            ("ledger", LedgerEntry, config.ledger_days),
-            ("refusals", Refusal, config.refusal_days),
+        for name, table, at_ms, days in (
+            ("ledger", LedgerEntry, LedgerEntry.received_ms, config.ledger_days),
+            ("refusals", Refusal, Refusal.received_ms, config.refusal_days),
+            ("returns", Return, Return.received_ms, config.event_days),
+            ("outages", Outage, Outage.known_ms, config.event_days),
+            ("service outages", ServiceOutage, ServiceOutage.start_ms, config.event_days),
         ):
-            yield self._by_age(name, table, cutoff_ms(now_ms, days))
+            yield self._by_age(name, table, at_ms, cutoff_ms(now_ms, days))
 
     def _heartbeats_to_hours(self, connection: Connection, before_ms: int) -> int:
         table: Any = Heartbeat.__table__
@@ -198,20 +213,20 @@ class Sweeper:
 
         return step
 
-    def _by_age(self, name: str, table: Any, before_ms: int) -> _Step:
+    def _by_age(self, name: str, table: Any, at_ms: Any, before_ms: int) -> _Step:
         """Walk through a table from its oldest row on, as far as there are old ones; rows come nearly in order."""
         place = -1
 
         def step(connection: Connection) -> int:
             nonlocal place
             rows = connection.execute(
-                select(table.id, table.received_ms)
+                select(table.id, at_ms.label("at_ms"))
                 .where(table.id > place)
                 .order_by(table.id)
                 .limit(self._config.batch_rows)
                 .with_for_update(skip_locked=True)
             ).all()
-            old = [row.id for row in rows if row.received_ms < before_ms]
+            old = [row.id for row in rows if row.at_ms < before_ms]
             self._delete(connection, table, old)
             self._done[name] += len(old)
             if rows:

@@ -126,6 +126,7 @@ class Writer:
             "events": (schema.Event, schema.Event.device_id, self._limits.events_per_device),
             "ledger": (schema.LedgerEntry, schema.LedgerEntry.device_id, self._limits.ledger_entries_per_device),
             "refusals": (schema.Refusal, schema.Refusal.device, self._limits.refusals_per_device),
+            "returns": (schema.Return, schema.Return.device_id, self._limits.outages_per_device),
         }
         for key, count in sorted(inserted.items()):
             first = key not in self._since_trim
