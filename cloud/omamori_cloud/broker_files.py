@@ -23,8 +23,8 @@ MAX_PACKET_BYTES = 32768
 MAX_QUEUED_MESSAGES = 1_000_000
 AUTOSAVE_S = 5
 
-_WRITTEN_BY_BOX = ("hb", "state", "evt", "reported", "job/#")
-_READ_BY_BOX = ("cmd", "desired")
+WRITTEN_BY_BOX = ("hb", "state", "evt", "reported", "job/#")
+READ_BY_BOX = ("cmd", "desired")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,10 +106,10 @@ class BrokerFiles:
 
 def access_list() -> str:
     """Return who may do what: a box only below its own name, the two services by theirs."""
-    own = "\n".join(f"pattern write omamori/v1/%u/{leaf}" for leaf in _WRITTEN_BY_BOX)
-    read = "\n".join(f"pattern read omamori/v1/%u/{leaf}" for leaf in _READ_BY_BOX)
-    taken = "\n".join(f"topic read omamori/v1/+/{leaf}" for leaf in _WRITTEN_BY_BOX)
-    ordered = "\n".join(f"topic write omamori/v1/+/{leaf}" for leaf in _READ_BY_BOX)
+    own = "\n".join(f"pattern write omamori/v1/%u/{leaf}" for leaf in WRITTEN_BY_BOX)
+    read = "\n".join(f"pattern read omamori/v1/%u/{leaf}" for leaf in READ_BY_BOX)
+    taken = "\n".join(f"topic read omamori/v1/+/{leaf}" for leaf in WRITTEN_BY_BOX)
+    ordered = "\n".join(f"topic write omamori/v1/+/{leaf}" for leaf in READ_BY_BOX)
     return f"""{own}
 {read}
 pattern read omamori/v1/announce/#
