@@ -1,10 +1,16 @@
-"""One message to the broker: connect with a client certificate, publish, wait for the acknowledgement, leave."""
+"""The operator at the broker: one message, or the end of a box's connection.
+
+Connect with a client certificate, do it, wait until it is done, leave.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import ssl
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,6 +25,7 @@ from .pki import CA_FILE, CERTIFICATE_FILE, KEY_FILE
 
 _CONTENT_TYPE = "application/cbor"
 _KEEPALIVE_S = 30
+_WITNESS_S = 3.0  # a broker that takes us for one and the same says so within a round trip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,42 +94,109 @@ def publish(
         SetupError: The TLS directory is not usable.
         TransientError: The broker was not reached, refused, or did not acknowledge in time.
     """
-    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="", protocol=mqtt.MQTTv5)
-    client.tls_set_context(broker.tls_context())
-    client.connect_timeout = timeout_s
-    refusals: list[str] = []
-
-    def on_connect(
-        _client: mqtt.Client, _data: object, _flags: mqtt.ConnectFlags, reason: ReasonCode, _properties: object
-    ) -> None:
-        if reason.is_failure:
-            refusals.append(f"connection: {reason}")
-
-    def on_publish(_client: mqtt.Client, _data: object, _mid: int, reason: ReasonCode, _properties: object) -> None:
-        if reason.is_failure:
-            refusals.append(f"message: {reason}")
-
-    client.on_connect = on_connect
-    client.on_publish = on_publish
     properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho does not annotate it
     properties.ContentType = _CONTENT_TYPE
     if expiry_s is not None:
         properties.MessageExpiryInterval = expiry_s
-    where = f"{broker.host}:{broker.port}"
-    deadline = time.monotonic() + timeout_s
-    try:
-        client.connect(broker.host, broker.port, keepalive=_KEEPALIVE_S)
-        client.loop_start()
-        while not client.is_connected() and not refusals and time.monotonic() < deadline:
+    with _connection(broker, "", timeout_s) as connection:
+        connection.publish(topic, payload, retain=retain, properties=properties)
+
+
+def end_connection(broker: BrokerAddress, device: str, *, timeout_s: float = 10.0) -> None:
+    """Make the broker end a box's connection and forget its session.
+
+    MQTT lets a new connection with the same client id take over, whatever the broker's make; the box's id is its
+    serial. The address must be a port where services choose their id (`broker_files.Listener(has_boxes=False)`): on
+    the boxes' own port our id would be our certificate's name, and nothing would happen to the box.
+
+    Raises:
+        SetupError: The TLS directory is not usable, or the port is the boxes' own.
+        TransientError: The broker was not reached, or refused.
+    """
+    with _connection(broker, f"{device}-off", timeout_s) as witness:
+        with _connection(broker, device, timeout_s):
+            pass
+        if witness.is_ended(_WITNESS_S):
+            raise SetupError(
+                f"{broker.host}:{broker.port} gives us the id of our certificate, so the box was not reached",
+                hint="take the port of the services",
+            )
+
+
+class _Connection:
+    """An open connection."""
+
+    def __init__(self, broker: BrokerAddress, client_id: str, timeout_s: float) -> None:
+        self._where = f"{broker.host}:{broker.port}"
+        self._broker = broker
+        self._deadline = time.monotonic() + timeout_s
+        self._refusals: list[str] = []
+        self._ended = threading.Event()
+        client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv5)
+        client.tls_set_context(broker.tls_context())
+        client.connect_timeout = timeout_s
+        client.on_connect = self._on_connect
+        client.on_publish = self._on_publish
+        client.on_disconnect = self._on_disconnect
+        self.client = client
+
+    def open(self) -> None:
+        """Connect, and wait for the broker's consent."""
+        self.client.connect(self._broker.host, self._broker.port, keepalive=_KEEPALIVE_S)
+        self.client.loop_start()
+        while not self.client.is_connected() and not self._refusals and time.monotonic() < self._deadline:
             time.sleep(0.01)
-        if not client.is_connected():
-            raise TransientError(f"broker {where} did not accept the {'; '.join(refusals) or 'connection in time'}")
-        message = client.publish(topic, payload, qos=1, retain=retain, properties=properties)
-        message.wait_for_publish(max(0.1, deadline - time.monotonic()))
-        if refusals or not message.is_published():
-            raise TransientError(f"broker {where} did not acknowledge: {'; '.join(refusals) or 'no answer in time'}")
+        if not self.client.is_connected():
+            what = "; ".join(self._refusals) or "connection in time"
+            raise TransientError(f"broker {self._where} did not accept the {what}")
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool, properties: Properties) -> None:
+        """Publish, and wait for the acknowledgement."""
+        message = self.client.publish(topic, payload, qos=1, retain=retain, properties=properties)
+        message.wait_for_publish(max(0.1, self._deadline - time.monotonic()))
+        if self._refusals or not message.is_published():
+            what = "; ".join(self._refusals) or "no answer in time"
+            raise TransientError(f"broker {self._where} did not acknowledge: {what}")
+
+    def is_ended(self, within_s: float) -> bool:
+        """Tell whether the broker ends this connection within so many seconds."""
+        return self._ended.wait(within_s)
+
+    def close(self) -> None:
+        """Leave."""
+        self.client.disconnect()
+        self.client.loop_stop()
+
+    def _on_connect(
+        self,
+        _client: mqtt.Client,
+        _data: object,
+        _flags: mqtt.ConnectFlags,
+        reason: ReasonCode,
+        _properties: object,
+    ) -> None:
+        if reason.is_failure:
+            self._refusals.append(f"connection: {reason}")
+
+    def _on_publish(
+        self, _client: mqtt.Client, _data: object, _mid: int, reason: ReasonCode, _properties: object
+    ) -> None:
+        if reason.is_failure:
+            self._refusals.append(f"message: {reason}")
+
+    def _on_disconnect(self, *_facts: object) -> None:
+        self._ended.set()
+
+
+@contextlib.contextmanager
+def _connection(broker: BrokerAddress, client_id: str, timeout_s: float) -> Iterator[_Connection]:
+    """Give an open connection; raises `SetupError` or `TransientError`, whatever goes wrong."""
+    connection = _Connection(broker, client_id, timeout_s)
+    try:
+        connection.open()
+        yield connection
     except (OSError, ValueError, RuntimeError) as err:
+        where = f"{broker.host}:{broker.port}"
         raise TransientError(f"broker {where}: {err}", hint="is it running, and does its certificate fit?") from err
     finally:
-        client.disconnect()
-        client.loop_stop()
+        connection.close()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import signal
 import sys
 from datetime import datetime
@@ -18,20 +17,19 @@ from typing import Any
 from omamori_protocol.errors import ProtocolError
 from omamori_protocol.topics import Leaf, check_channel, device_topic
 
-from . import announcement, factory, keys, labels, packs, pki
+from . import announcement, keys, packs, pki
 from .broker import BrokerAddress, publish
 from .candidate import Candidate
 from .cli_candidate import CandidateCommands, add_candidate_commands
+from .cli_factory import add_factory_commands
 from .cli_firmware import add_firmware_commands
+from .cli_output import print_json
+from .cli_revocation import add_revocation_commands
 from .clock import parse_duration, system_clock
-from .enrolment_server import ServerLimits
-from .enrolment_service import ServiceConfig, parse_listen, serve
 from .errors import OtaError, RejectedError
-from .factory import ProvisionTemplate
 from .files import PRIVATE_FILE, read_bounded, write_atomic
 from .key_rotation import KeyRotation, recovery_names
-from .keys import DEVICE_CA, KeyDirectory
-from .registry import Registry
+from .keys import KeyDirectory
 from .repository import Published, Repository, RepositoryStatus
 from .roles import Lifetimes
 from .settings_file import MAX_BYTES as MAX_SETTINGS_BYTES
@@ -41,18 +39,9 @@ from .signed import DesiredDesk
 _Commands = Any  # argparse keeps the type of add_subparsers to itself
 
 
-def _json(value: object) -> None:
-    def plain(item: object) -> object:
-        if isinstance(item, datetime):
-            return item.strftime("%Y-%m-%dT%H:%M:%SZ")
-        raise TypeError(type(item).__name__)
-
-    print(json.dumps(value, indent=2, default=plain))
-
-
 def _published(done: Published, *, as_json: bool) -> None:
     if as_json:
-        _json(dataclasses.asdict(done))
+        print_json(dataclasses.asdict(done))
         return
     if done.serial:
         print(f"published feed channel={done.channel} serial={done.serial}")
@@ -126,7 +115,7 @@ def _status(options: argparse.Namespace) -> None:
         body: dict[str, Any] = dataclasses.asdict(status)
         for role in body["roles"]:
             role["expired"] = now >= role["expires"]
-        _json(body)
+        print_json(body)
         return
     _print_status(status, now)
 
@@ -169,68 +158,6 @@ def _pki_client(options: argparse.Namespace) -> None:
     print(f"client certificate for {options.name} in {options.out}")
 
 
-def _registry(options: argparse.Namespace) -> Registry:
-    return Registry(options.registry, KeyDirectory(options.keys).authority_certificate(DEVICE_CA))
-
-
-def _factory(options: argparse.Namespace) -> None:
-    template = ProvisionTemplate(options.provision_template)
-    serials = factory.batch_serials(options.serial, options.count)
-    registry = _registry(options)
-    if options.count > 1:
-        options.out.mkdir(mode=0o700, exist_ok=True)
-    for serial in serials:
-        out = options.out / f"{serial}.json" if options.count > 1 else options.out
-        factory.provision(registry, template, serial, out, system_clock, replace=options.replace)
-    if options.json:
-        _json({"serials": serials, "out": str(options.out)})
-    else:
-        print(f"registered {serials[0]}{f' to {serials[-1]}' if len(serials) > 1 else ''}; {options.out}")
-
-
-def _labels(options: argparse.Namespace) -> None:
-    serials = factory.batch_serials(options.serial, options.count)
-    drawn = {serial: labels.label(serial, model=options.model, url=options.help_url) for serial in serials}
-    options.out.mkdir(exist_ok=True)
-    for serial, data in drawn.items():
-        write_atomic(options.out / f"{serial}.svg", data)
-    if options.json:
-        _json({"serials": serials, "out": str(options.out)})
-    else:
-        print(f"{len(serials)} label{'s' if len(serials) > 1 else ''} in {options.out}")
-
-
-def _boxes(options: argparse.Namespace) -> None:
-    boxes = [
-        {
-            "serial": box.serial,
-            "claim": str(box.state),
-            "made": box.made_at,
-            "enrolled": box.enrolled_at,
-            "key_sha256": box.key_hash.hex() if box.key_hash else None,
-        }
-        for box in _registry(options).boxes()
-    ]
-    if options.json:
-        _json(boxes)
-        return
-    for box in boxes:
-        print(f"{box['serial']:<32} claim {box['claim']:<7} made {box['made']:%Y-%m-%d}")
-
-
-def _enrolment_serve(options: argparse.Namespace) -> None:
-    serve(
-        ServiceConfig(
-            keys=options.keys,
-            registry=options.registry,
-            listen=parse_listen(options.listen),
-            tls_directory=options.tls_dir,
-            limits=ServerLimits(requests_per_minute=options.requests_per_minute),
-        ),
-        system_clock,
-    )
-
-
 def _command_broker(options: argparse.Namespace) -> BrokerAddress | None:
     if options.broker is None and options.out is None:
         raise RejectedError("nothing to do with it", hint="give --broker and --tls-dir, or --out")
@@ -257,7 +184,7 @@ def _desired_publish(options: argparse.Namespace) -> None:
     if address is not None:
         publish(address, device_topic(options.device, Leaf.DESIRED), signed.data, retain=True)
     if options.json:
-        _json({"device": options.device, "version": signed.document.version, "bytes": len(signed.data)})
+        print_json({"device": options.device, "version": signed.document.version, "bytes": len(signed.data)})
     else:
         print(f"desired state device={options.device} version={signed.document.version} bytes={len(signed.data)}")
 
@@ -267,7 +194,7 @@ def _desired_show(options: argparse.Namespace) -> None:
     signed = desk.read(options.file) if options.file is not None else desk.newest(options.device)
     if signed is None:
         raise RejectedError(f"nothing has been signed for {options.device}")
-    _json(render_settings(signed.document))
+    print_json(render_settings(signed.document))
 
 
 def _command_bypass(options: argparse.Namespace) -> None:
@@ -281,7 +208,7 @@ def _command_bypass(options: argparse.Namespace) -> None:
         publish(address, topic, data, retain=False, expiry_s=int(lifetime.total_seconds()))
     number = command.command_id.hex()
     if options.json:
-        _json({"device": options.device, "command": number, "minutes": options.minutes})
+        print_json({"device": options.device, "command": number, "minutes": options.minutes})
     else:
         print(f"bypass device={options.device} minutes={options.minutes} command={number}")
 
@@ -402,48 +329,6 @@ def _add_identity_commands(commands: _Commands) -> None:
     command.add_argument("--name", required=True, help="for example ingest or publisher")
     command.set_defaults(run=_pki_client)
 
-    command = commands.add_parser("factory", help="register boxes and write their provision.json")
-    command.add_argument("keys", metavar="KEYS", type=Path, help="key directory")
-    command.add_argument("registry", metavar="REGISTRY", type=Path, help="register file; made when missing")
-    command.add_argument("--serial", required=True, help="serial of the (first) box, for example ZA35-000001")
-    command.add_argument("--count", type=_positive, default=1, help="how many boxes, counting the serial up")
-    command.add_argument(
-        "--provision-template", type=Path, required=True, metavar="FILE", help="provision.json without serial and claim"
-    )
-    command.add_argument("--out", type=Path, required=True, help="file to write; with --count a directory")
-    command.add_argument("--replace", action="store_true", help="new claim for boxes that are registered already")
-    _add_json(command)
-    command.set_defaults(run=_factory)
-
-    command = commands.add_parser("labels", help="draw the labels of boxes")
-    command.add_argument("--serial", required=True, help="serial of the (first) box, for example ZA35-000001")
-    command.add_argument("--count", type=_positive, default=1, help="how many boxes, counting the serial up")
-    command.add_argument("--model", required=True, help="what the box is called, for example ZA-SA3500")
-    command.add_argument(
-        "--help-url",
-        required=True,
-        metavar="URL",
-        help="where the help pages live; the code on the label adds the serial",
-    )
-    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="one SVG for each box, 62 x 29 mm")
-    _add_json(command)
-    command.set_defaults(run=_labels)
-
-    command = commands.add_parser("boxes", help="list the registered boxes")
-    command.add_argument("keys", metavar="KEYS", type=Path, help="key directory")
-    command.add_argument("registry", metavar="REGISTRY", type=Path, help="register file")
-    _add_json(command)
-    command.set_defaults(run=_boxes)
-
-    group = commands.add_parser("enrolment", help="enrol boxes").add_subparsers(metavar="COMMAND", required=True)
-    command = group.add_parser("serve", help="serve enrolment over HTTPS until SIGTERM or Ctrl-C")
-    command.add_argument("--keys", type=Path, required=True, help="key directory")
-    command.add_argument("--registry", type=Path, required=True, help="register file")
-    command.add_argument("--listen", metavar="ADDR:PORT", required=True, help="port 0 takes any, and says which")
-    command.add_argument("--tls-dir", metavar="DIR", type=Path, required=True, help="from omamori-ota pki server")
-    command.add_argument("--requests-per-minute", type=_positive, default=30, help="per address (default: %(default)s)")
-    command.set_defaults(run=_enrolment_serve)
-
 
 def _add_box(parser: argparse.ArgumentParser, *, valid: str) -> None:
     parser.add_argument("keys", metavar="KEYS", type=Path, help="key directory")
@@ -490,6 +375,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_firmware_commands(commands, _add_repository_commands(commands))
     add_candidate_commands(commands, CandidateCommands(_repository, _broker), _add_candidate)
     _add_identity_commands(commands)
+    add_factory_commands(commands)
+    add_revocation_commands(commands)
     _add_box_commands(commands)
     return parser
 

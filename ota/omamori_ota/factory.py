@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import timedelta
 from pathlib import Path
 
 from omamori_protocol.device import check_device_id
@@ -77,7 +78,15 @@ def batch_serials(first: str, count: int) -> list[str]:
 
 
 def provision(
-    registry: Registry, template: ProvisionTemplate, serial: str, out: Path, clock: Clock, *, replace: bool = False
+    registry: Registry,
+    template: ProvisionTemplate,
+    serial: str,
+    out: Path,
+    clock: Clock,
+    *,
+    replace: bool = False,
+    lifetime: timedelta | None = None,
+    is_held: bool = False,
 ) -> None:
     """Register a box and write its ``provision.json``.
 
@@ -87,7 +96,10 @@ def provision(
         serial: The box.
         out: File to write, readable by the owner only.
         clock: Time of registration.
-        replace: Give a registered box a new claim (its enrolment is forgotten), and overwrite `out`.
+        replace: Give a registered box a new claim (its enrolment is forgotten, its certificates and key are revoked),
+            and overwrite `out`.
+        lifetime: How long the claim may wait for its first use; None for ever.
+        is_held: Whether somebody must approve the box before it gets a certificate.
 
     Raises:
         SetupError: The serial is registered, or `out` exists, and `replace` is not set; nothing was changed.
@@ -103,6 +115,6 @@ def provision(
                 f"{serial} is registered already (claim {box.state})",
                 hint="--replace gives it a new claim; the box must then enrol again",
             )
-        change.add(serial, claim, clock())
+        change.add(serial, claim, clock(), lifetime=lifetime, is_held=is_held)
         # Inside the transaction: a cut in between leaves a file that enrols nobody, never a claim that nobody has.
         write_atomic(out, template.fill(serial, claim), mode=PRIVATE_FILE)

@@ -1,0 +1,130 @@
+"""Takes a box off: revokes its certificates, publishes the list, ends its connection.
+
+Broker and enrolment server refuse a revoked box for two reasons of their own: the enrolment server looks into the
+register at each request, the broker has the list. A broker reads a new list when it is told to (mosquitto: SIGHUP) and
+then refuses new connections; those that exist go on. So the last step connects in the box's name, by which MQTT makes
+the broker end the box's connection. docs/adr/0050-one-key-for-a-claim.md
+
+One file holds the lists of both authorities whose certificates open the broker, because an authority without a list,
+and a list that has expired, shut out everybody. Each list is later than the one before by a second at least: mosquitto
+keeps the older ones until it restarts, and of two of the same second it believes the older.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from .boxes import IssuedCertificate, RevocationReason
+from .clock import Clock
+from .errors import RejectedError, SetupError, TransientError
+from .files import PUBLIC_FILE, read_bounded, write_atomic
+from .keys import DEVICE_CA, SERVICE_CA, KeyDirectory
+from .registry import Registry
+
+LIST_LIFETIME = timedelta(days=14)
+MAX_REVOKED = 20_000
+# A broker whose clock runs a little behind must accept a list that was made a moment ago.
+_BACKDATED = timedelta(hours=1)
+_MAX_PID_BYTES = 32
+
+
+def revoke(registry: Registry, serial: str, reason: RevocationReason, clock: Clock) -> int:
+    """Revoke a box; doing it again is allowed and changes nothing.
+
+    Returns:
+        How many certificates of it were good until now.
+
+    Raises:
+        RejectedError: The register does not know the box.
+        TransientError: The register is busy.
+    """
+    with registry.changing() as change:
+        if change.find(serial) is None:
+            raise RejectedError(f"{serial} is not registered")
+        return change.revoke(serial, reason, clock())
+
+
+def make_lists(keys: KeyDirectory, registry: Registry, clock: Clock) -> bytes:
+    """Return new revocation lists of device CA and service CA (PEM), good for `LIST_LIFETIME`.
+
+    Raises:
+        SetupError: More than `MAX_REVOKED` certificates that have not expired are revoked.
+        TransientError: The register is busy, or lists were made faster than one a second for an hour.
+    """
+    now = clock()
+    with registry.changing() as change:
+        revoked = change.revoked_certificates(now, MAX_REVOKED + 1)
+        if len(revoked) > MAX_REVOKED:
+            raise SetupError(
+                f"more than {MAX_REVOKED} certificates are revoked", hint="replace the device CA: omamori-ota keys init"
+            )
+        number, time_s = change.next_list(now - _BACKDATED)
+    made = datetime.fromtimestamp(time_s, UTC)
+    if made > now:
+        raise TransientError("too many revocation lists in an hour", hint="wait a minute")
+    lists = [
+        _sign(*keys.authority(DEVICE_CA), revoked, number=number, made=made),
+        _sign(*keys.authority(SERVICE_CA), [], number=number, made=made),
+    ]
+    return b"".join(item.public_bytes(Encoding.PEM) for item in lists)
+
+
+def publish_lists(keys: KeyDirectory, registry: Registry, clock: Clock, out: Path) -> None:
+    """Write new revocation lists to `out`, whole or not at all; raises as `make_lists`."""
+    write_atomic(out, make_lists(keys, registry, clock), mode=PUBLIC_FILE)
+
+
+def tell_broker(pid_file: Path) -> None:
+    """Make the broker on this machine read its files again.
+
+    Args:
+        pid_file: What mosquitto's setting ``pid_file`` names.
+
+    Raises:
+        SetupError: There is no such process, or it may not be told.
+    """
+    text = read_bounded(pid_file, _MAX_PID_BYTES).strip()
+    if not text.isdigit() or int(text) < 2:
+        raise SetupError(f"{pid_file} does not hold the number of a process")
+    try:
+        os.kill(int(text), signal.SIGHUP)
+    except OSError as err:
+        raise SetupError(f"cannot tell the broker (process {int(text)}): {err.strerror}") from err
+
+
+def _sign(
+    authority: x509.Certificate,
+    key: ec.EllipticCurvePrivateKey,
+    revoked: list[IssuedCertificate],
+    *,
+    number: int,
+    made: datetime,
+) -> x509.CertificateRevocationList:
+    identifier = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(authority.subject)
+        .last_update(made)
+        .next_update(made + LIST_LIFETIME)
+        .add_extension(x509.CRLNumber(number), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier),
+            critical=False,
+        )
+    )
+    for item in revoked:
+        entry = x509.RevokedCertificateBuilder().serial_number(item.number)
+        if item.revoked_at is not None:
+            entry = entry.revocation_date(item.revoked_at)
+        if item.reason is not None:
+            entry = entry.add_extension(x509.CRLReason(item.reason.flag), critical=False)
+        builder = builder.add_revoked_certificate(entry.build())
+    return builder.sign(key, hashes.SHA256())
