@@ -31,7 +31,8 @@ class SimulatedConnection:
         self.hello = hello
         self.receive_maximum = broker.receive_maximum
         self.local_address = broker.local_address
-        self.session_present = broker.remembers
+        self.session_present = broker.remembers and broker.keeps_sessions
+        self.keeps_sessions = broker.keeps_sessions
         broker.remembers = True
         self.incoming: deque[Incoming] = deque()
         self.unanswered: deque[tuple[int, Published]] = deque()
@@ -93,6 +94,7 @@ class SimulatedBroker:
         is_up: Whether it can be reached.
         answers: Whether it acknowledges at once.
         remembers: Whether it knows the session of the box.
+        keeps_sessions: Whether it ever remembers.
         reasons: Reason code of acknowledgements by the last level of the topic.
     """
 
@@ -100,6 +102,7 @@ class SimulatedBroker:
         self.is_up = True
         self.answers = True
         self.remembers = False
+        self.keeps_sessions = True
         self.reasons: dict[str, int] = {}
         self.receive_maximum = 65535
         self.local_address = "192.0.2.7"

@@ -89,6 +89,10 @@ class BrokerConnection(Protocol):
     def session_present(self) -> bool:
         """Whether the broker remembers us from before."""
 
+    @property
+    def keeps_sessions(self) -> bool:
+        """Whether it would; a cluster does not, and its not remembering us tells nothing."""
+
     def publish(
         self, topic: str, payload: bytes, *, confirmed: bool, retain: bool = False, expires_s: int | None = None
     ) -> int:

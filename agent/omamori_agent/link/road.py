@@ -3,12 +3,16 @@
 Whichever it is, TLS 1.3 with the broker itself runs inside: a proxy sees a name and a port, and nothing else. All
 hosts are those of the provision file. Everything is bounded in bytes and by one deadline.
 
+A broker's name may have several addresses, one for each node: any will do, and boxes must not all take the same.
+
 Not PySocks, which paho would use: it takes the first line of a proxy's answer and leaves the rest to chance.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import random
 import socket
 import ssl
 import time
@@ -20,6 +24,7 @@ from omamori_protocol.provision import Provision
 from .websocket import WebSocket, WebSocketError, expected_answer, new_key
 
 WEBSOCKET_PATH = "/mqtt"
+MAX_ADDRESSES = 8  # of a name that are tried at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +50,7 @@ class Road:
         """
         deadline_s = time.monotonic() + timeout_s
         if self.proxy is None:
-            plain = socket.create_connection((self.host, self.port), timeout=timeout_s)
+            plain = _connect(self.host, self.port, deadline_s)
         else:
             plain = connect_through(self.proxy, self.host, self.port, timeout_s)
         try:
@@ -74,6 +79,24 @@ def roads(provision: Provision) -> list[Road]:
         ends.append((provision.websocket_port, True))
     vias = [None] if provision.proxy is None else [provision.proxy, None]
     return [Road(provision.broker_host, port, websocket, via) for via in vias for port, websocket in ends]
+
+
+def _connect(host: str, port: int, deadline_s: float) -> socket.socket:
+    """Return a connection to one of a name's addresses.
+
+    Of a kind (IPv6, IPv4) chance decides, between kinds the system's order. Each gets its part of the time that is
+    left, so that a dead one does not use it up.
+    """
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    kinds = [list(group) for _family, group in itertools.groupby(found, key=lambda item: item[0])]
+    addresses = [item[4][:2] for kind in kinds for item in random.sample(kind, len(kind))][:MAX_ADDRESSES]
+    failure = OSError(f"{host} has no address")
+    for number, address in enumerate(addresses):
+        try:
+            return socket.create_connection(address, timeout=left_s(deadline_s) / (len(addresses) - number))
+        except OSError as err:
+            failure = err
+    raise failure
 
 
 def _upgrade(sock: ssl.SSLSocket, host: str, port: int, deadline_s: float) -> None:

@@ -109,7 +109,7 @@ class LinkSession:
             SpoolUnavailableError: The disk does not answer.
         """
         self._connection = connection
-        if not connection.session_present:
+        if connection.keeps_sessions and not connection.session_present:
             self._doubt.session_lost()
         if self._doubt.exists:
             recalled = self._spool.recall(self._doubt.doubtful())

@@ -419,6 +419,23 @@ def test_broker_that_forgot_us_gets_again_what_it_acknowledged(box: Box) -> None
     eventually(lambda: box.spool.status().events == 0)
 
 
+def test_broker_that_never_keeps_sessions_gets_nothing_twice_for_that(box: Box) -> None:
+    """A cluster: what it acknowledged lies on several disks."""
+    box.broker.keeps_sessions = False
+    box.broker.is_up = False
+    eventually(lambda: not box.status.get().connected)
+    for number in range(1, 4):
+        box.broker.is_up = True
+        eventually(lambda: box.status.get().connected)
+        box.put(f"event {number}")
+        eventually(lambda number=number: len(box.sent_texts()) == number and box.spool.status().events == 0)
+        time.sleep(0.05)  # until its acknowledgement is noted
+        box.clock.advance(61.0)
+        box.broker.is_up = False
+        eventually(lambda: not box.status.get().connected)
+    assert box.sent_texts() == ["event 1", "event 2", "event 3"]
+
+
 @pytest.fixture
 def slow_box(tmp_path: Path) -> Iterator[Box]:
     """Not started; doubts and paces."""
