@@ -112,6 +112,7 @@ class MQTTConnection:
         self._aliased: str | None = None  # the topic that has ours
         self.receive_maximum = _DEFAULT_RECEIVE_MAXIMUM
         self.session_present = False
+        self.keeps_sessions = True
         self._client = client = _RoadClient(
             CallbackAPIVersion.VERSION2,
             client_id=hello.client_id,
@@ -245,6 +246,8 @@ class MQTTConnection:
         if isinstance(maximum, int) and maximum > 0:
             self.receive_maximum = maximum
         self._topic_aliases = getattr(props, "TopicAliasMaximum", 0)
+        # It says so only where it does not do as we asked.
+        self.keeps_sessions = getattr(props, "SessionExpiryInterval", self._limits.session_expiry_s) > 0
 
     def _on_disconnect(self, _client: Client, _data: object, _flags: object, reason: ReasonCode, _props: Any) -> None:
         self._lost = f"connection lost: {reason}"
