@@ -217,12 +217,19 @@ def _write_settings(root: Path, release: Release, kernel: Kernel) -> None:
 
 def board_environment(board: Board) -> str:
     """Return what units need to know of the board, as an environment file."""
-    button = board.button
+    button, chip = board.button, board.supervisor
+    supervisor = f"SUPERVISOR={chip.device if chip else ''}\n"
+    if chip is not None:
+        supervisor += (
+            f"SUPERVISOR_LEASE_MS={chip.lease_ms}\nSUPERVISOR_BOOT_S={chip.boot_s}\n"
+            f"SUPERVISOR_SILENCE_S={chip.silence_s}\nSUPERVISOR_RESETS={chip.resets}\n"
+        )
     return (
         f"RADIO={board.radio.interface}\n"
         f'BUTTON="{button.expected or ""}"\n'
         f"BUTTON_HOLD_MS={button.hold_ms}\n"
         f'BUTTON_MODULES="{" ".join(button.modules)}"\n'
+        f"{supervisor}"
     )
 
 

@@ -112,6 +112,7 @@ class SupervisorChip:
     """The microcontroller that holds the wire, on boards that have one.
 
     Attributes:
+        presence: ``always``, or ``detect`` where some machines of the board have one.
         device: Its serial line.
         lease_ms: How long one report of the box counts before the wire goes past it.
         boot_s: How long the box may take to forward after a start.
@@ -119,6 +120,7 @@ class SupervisorChip:
         resets: How many resets are tried before the box is left alone.
     """
 
+    presence: str
     device: str
     lease_ms: int
     boot_s: int
@@ -327,6 +329,8 @@ def _validate_button(board: Board, where: str) -> None:
 def _validate_supervisor(chip: SupervisorChip | None, where: str) -> None:
     if chip is None:
         return
+    if chip.presence not in {"always", "detect"}:
+        raise BoardError(f"{where}.presence", "must be always or detect")
     if not _SERIAL.fullmatch(chip.device):
         raise BoardError(f"{where}.device", "must be a serial line under /dev")
     # The ranges of the link's own messages (docs/supervisor.md).

@@ -23,6 +23,7 @@ def render(plan: WirePlan) -> dict[str, str]:
         "wire.nft": _rules(plan),
         "omamori-wire.service": _unit(plan),
         "omamori-watch.service": _watch_unit(plan),
+        "omamori-herald.service": _herald_unit(plan),
     }
 
 
@@ -178,6 +179,92 @@ SystemCallErrorNumber=EPERM
 
 [Install]
 WantedBy=multi-user.target
+"""
+
+
+def _herald_unit(plan: WirePlan) -> str:
+    options = [
+        "--device=${SUPERVISOR}",
+        "--version=${IMAGE_VERSION}",
+        "--lease-ms=${SUPERVISOR_LEASE_MS}",
+        "--boot-s=${SUPERVISOR_BOOT_S}",
+        "--silence-s=${SUPERVISOR_SILENCE_S}",
+        "--resets=${SUPERVISOR_RESETS}",
+        f"--bridge {plan.bridge}",
+        "--watch /run/omamori/watch/state.json",
+        "--state /run/omamori/supervisor/state.json",
+        "--code /run/omamori/agent/code",
+        "--result /run/omamori/firmware/result",
+        "--update /run/omamori/firmware/reboot",
+    ]
+    return f"""\
+{_NOTE}[Unit]
+Description=Reports to the supervisor, on machines that have one
+# It earns the wire as early as what passes is counted, and says farewell before anything else ends.
+DefaultDependencies=no
+After=omamori-wire.service
+Before=shutdown.target
+Conflicts=shutdown.target
+StartLimitIntervalSec=0
+
+[Service]
+Type=notify
+NotifyAccess=main
+Environment=SUPERVISOR= SUPERVISOR_LEASE_MS=150 SUPERVISOR_BOOT_S=600 SUPERVISOR_SILENCE_S=30 SUPERVISOR_RESETS=3
+EnvironmentFile=-/usr/lib/os-release
+EnvironmentFile=-{_HOME}/board.env
+ExecStart={_HOME}/gate/omamori-herald {" ".join(options)}
+# Where there is no supervisor it ends by itself, with success.
+Restart=on-failure
+RestartSec=0.1
+WatchdogSec=5
+TimeoutStopSec=3
+
+# Late words cost the wire; the time they take is next to none.
+CPUSchedulingPolicy=fifo
+CPUSchedulingPriority=11
+OOMScoreAdjust=-900
+MemoryMax=16M
+LimitMEMLOCK=16M
+LimitCORE=0
+TasksMax=72
+
+# Root owns the table of queues and the line; of root's powers none is needed.
+CapabilityBoundingSet=
+NoNewPrivileges=yes
+RuntimeDirectory=omamori/supervisor
+RuntimeDirectoryMode=0755
+RuntimeDirectoryPreserve=yes
+UMask=0022
+
+DevicePolicy=closed
+DeviceAllow=char-ttyS rw
+DeviceAllow=char-ttyUSB rw
+DeviceAllow=char-ttyACM rw
+ProtectSystem=strict
+ProtectHome=yes
+PrivateIPC=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+RestrictAddressFamilies=AF_UNIX
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged @resources @mount @obsolete
+# One thread for each processor, to see that it runs.
+SystemCallFilter=sched_setaffinity
+SystemCallErrorNumber=EPERM
+
+[Install]
+WantedBy=sysinit.target
 """
 
 

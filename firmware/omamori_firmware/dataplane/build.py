@@ -1,4 +1,4 @@
-"""Compile the gate, its loader and the watch over the engine.
+"""Compile the gate, its loader, the watch over the engine and the herald to the supervisor.
 
 All come from `firmware/gate` and are the same bytes wherever this repository lies: the compilers are told to forget
 their directory, and debugging data is removed except the type information the kernel wants. The compilers are the
@@ -19,6 +19,7 @@ STAGE = "gate"
 OBJECT = "gate.bpf.o"
 LOADER = "omamori-wire"
 WATCH = "omamori-watch"
+HERALD = "omamori-herald"
 _TIMEOUT_S = 120.0
 _HINT = "run tools/setup.sh"
 
@@ -27,7 +28,8 @@ def build_gate(out: Path, *, source: Path | None = None) -> None:
     """Write the gate's object file and the programs beside it into a directory.
 
     Args:
-        out: An existing directory; it receives `gate.bpf.o` and the programs `omamori-wire` and `omamori-watch`.
+        out: An existing directory; it receives `gate.bpf.o` and the programs `omamori-wire`, `omamori-watch` and
+            `omamori-herald`.
         source: Directory of the sources, if not this repository's.
 
     Raises:
@@ -41,6 +43,7 @@ def build_gate(out: Path, *, source: Path | None = None) -> None:
         run([require("llvm-strip"), "--strip-debug", "-o", out / OBJECT, unstripped], timeout_s=_TIMEOUT_S)
     _compile_program(source, "omamori_wire.c", out / LOADER, ("bpf", "elf", "z"))
     _compile_program(source, "omamori_watch.c", out / WATCH, ())
+    _compile_program(source, "omamori_herald.c", out / HERALD, ())
 
 
 def obtain_gate(tree: SourceTree, cache: Cache) -> Path:

@@ -173,13 +173,14 @@ def board_abilities(board: Board, link: SupervisorLink | None, *, leds: Path = _
 
     Args:
         board: Its description.
-        link: The link to its supervisor, started; None when the board has none.
+        link: The link to its supervisor, started; None when there is none.
         leds: The kernel's directory of lamps.
 
     Raises:
         HardwareError: The board has a supervisor and no link was given, or the other way round.
     """
-    if (board.supervisor is None) != (link is None):
+    chip = board.supervisor
+    if (chip is None and link is not None) or (chip is not None and chip.presence == "always" and link is None):
         raise HardwareError(f"board {board.name} and the supervisor's link do not fit together")
     if link is not None:
         return BoardAbilities(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -39,7 +40,9 @@ def test_agent_reads_back_exactly_the_planned_settings() -> None:
     assert re.findall(r'"(bridge-nf-[a-z0-9-]+)"', loader) == list(PLAN.settings)
 
 
-@pytest.mark.parametrize("unit", ["wire/omamori-wire", "wire/omamori-watch", "engine/omamori-engine"])
+@pytest.mark.parametrize(
+    "unit", ["wire/omamori-wire", "wire/omamori-watch", "wire/omamori-herald", "engine/omamori-engine"]
+)
 def test_unit_starts_programs_directly(unit: str) -> None:
     text = (TREE.top / "firmware" / f"{unit}.service").read_text()
     lines = re.findall(r"^Exec\w+=(.*)$", text, re.MULTILINE)
@@ -65,6 +68,22 @@ def test_board_tells_the_watch_its_button() -> None:
         assert name in lines
     assert lines["BUTTON"] == '"Power Button"'
     assert set(board.button.modules) <= set(board.modules.root)
+
+
+def test_board_tells_the_herald_its_supervisor() -> None:
+    board = load_board(TREE.boards / "x86_64-uefi")
+    assert board.supervisor is not None
+    herald = box.render(PLAN)["omamori-herald.service"]
+    lines = dict(line.split("=", 1) for line in board_environment(board).splitlines())
+    for name in set(re.findall(r"\$\{?(SUPERVISOR[A-Z_]*)", herald)):
+        assert name in lines
+    assert lines["SUPERVISOR"] == board.supervisor.device
+    without = board_environment(dataclasses.replace(board, supervisor=None))
+    assert "SUPERVISOR=\n" in without
+    # Without a supervisor every other setting of the unit's command is its own default.
+    assert {name for name in re.findall(r"(SUPERVISOR[A-Z_]*)=", herald)} >= {
+        name for name in lines if "SUPERV" in name
+    }
 
 
 def test_failed_step_of_the_wire_never_keeps_the_next_from_being_tried() -> None:

@@ -95,26 +95,21 @@ def test_an_absent_board(tmp_path: Path) -> None:
         load_board(tmp_path / "none")
 
 
-SUPERVISOR = """
-[supervisor]
-device = "/dev/ttyS2"
-lease_ms = 150
-boot_s = 600
-silence_s = 30
-resets = 3
-"""
+SUPERVISOR = GOOD[GOOD.index("[supervisor]") : GOOD.index("[limits]")]
+BARE = GOOD.replace(SUPERVISOR, "")
 
 
 def test_a_board_may_have_a_supervisor() -> None:
-    assert parse_board(GOOD.encode()).supervisor is None
-    chip = parse_board((GOOD + SUPERVISOR).encode()).supervisor
+    assert parse_board(BARE.encode()).supervisor is None
+    chip = parse_board(GOOD.encode()).supervisor
     assert chip is not None
-    assert (chip.device, chip.lease_ms) == ("/dev/ttyS2", 150)
+    assert (chip.presence, chip.device, chip.lease_ms) == ("detect", "/dev/ttyS2", 150)
 
 
 @pytest.mark.parametrize(
     ("old", "new", "where"),
     [
+        ('"detect"', '"maybe"', "supervisor.presence"),
         ("/dev/ttyS2", "/dev/../etc/passwd", "supervisor.device"),
         ("lease_ms = 150", "lease_ms = 49", "supervisor.lease_ms"),
         ("lease_ms = 150", "lease_ms = 2001", "supervisor.lease_ms"),
@@ -127,4 +122,4 @@ def test_a_board_may_have_a_supervisor() -> None:
 )
 def test_a_supervisor_out_of_its_range_is_refused(old: str, new: str, where: str) -> None:
     with pytest.raises(BoardError, match=where):
-        parse_board((GOOD + SUPERVISOR.replace(old, new)).encode())
+        parse_board((BARE + SUPERVISOR.replace(old, new)).encode())

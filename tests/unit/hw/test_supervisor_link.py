@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-import socket
-import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,109 +19,17 @@ from omamori_hw.supervisor.link import MAX_EVENTS, LinkConfig, SupervisorLink, k
 from omamori_hw.supervisor.messages import BoxState, EventKind, Kind, PowerKind, Reason, Show, State
 from omamori_hw.supervisor.telemetry import Measurement, resolve
 from omamori_protocol import cbor
+from sim.supervisor_chip import Chip, wait_for
 
 HW = Path(__file__).resolve().parents[3] / "hw"
 BOARD = (HW / "boards" / "x86_64-uefi" / "board.toml").read_text()
-CHIP = '\n[supervisor]\ndevice = "/dev/ttyS2"\nlease_ms = 150\nboot_s = 600\nsilence_s = 30\nresets = 3\n'
-
-
-def wait_for(what: str, condition: Callable[[], object], timeout_s: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.005)
-
-
-class Chip:
-    """The microcontroller's rules and codec, from its own modules, behind one end of a socket."""
-
-    def __init__(self) -> None:
-        sys.path.insert(0, str(HW / "supervisor" / "lib"))
-        try:
-            names = ("frames", "keeper", "messages")
-            parts: list[Any] = [importlib.import_module(f"supervisor.{name}") for name in names]
-        finally:
-            sys.path.pop(0)
-        self._frames, keeper, self.words = parts
-        self.keeper = keeper.Keeper()
-        self.decoder = self._frames.Decoder()
-        self.keeper.start(0, through=False, kept=None, how=0)
-        self.pack = b"\x80"
-        self.deaf = False
-        self.frozen: int | None = None  # the time, when it stands still
-        self.moves: list[bool] = []
-        self._ours: socket.socket | None = None
-        self._stop = threading.Event()
-        self._begin = time.monotonic()
-        self._sequence = 0
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def now(self) -> int:
-        if self.frozen is not None:
-            return self.frozen
-        return int((time.monotonic() - self._begin) * 1000)
-
-    def open(self, _path: Path) -> Line:
-        ours, theirs = socket.socketpair()
-        ours.settimeout(0.005)
-        self._ours = ours
-        return Line(theirs.detach())
-
-    def unplug(self) -> None:
-        ours, self._ours = self._ours, None
-        assert ours is not None
-        ours.close()
-
-    def send(self, data: bytes) -> None:
-        if self._ours is not None:
-            self._ours.sendall(data)
-
-    def close(self) -> None:
-        self._stop.set()
-        self._thread.join()
-        if self._ours is not None:
-            self._ours.close()
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            ours = self._ours
-            if ours is None:
-                time.sleep(0.005)
-                continue
-            try:
-                self._step(ours)
-            except OSError:
-                time.sleep(0.005)
-
-    def _step(self, ours: socket.socket) -> None:
-        try:
-            data = ours.recv(4096)
-        except TimeoutError:
-            data = b""
-        for body in self.decoder.feed(data) if not self.deaf else ():
-            kind, values = self.words.parse(body)
-            if kind == self.words.QUERY and values[0] == self.words.ASK_STATUS:
-                self.keeper.outbox.append(self.keeper.status(self.now(), self.decoder, 0, 1))
-            elif kind == self.words.QUERY:
-                self.keeper.outbox.append(self.words.build(self.words.TELEMETRY, self.pack))
-            else:
-                self.keeper.message(self.now(), kind, values)
-        self.keeper.tick(self.now())
-        if not self.moves or self.moves[-1] != self.keeper.through:
-            self.moves.append(self.keeper.through)
-        while self.keeper.outbox:
-            self._sequence += 1
-            ours.sendall(self._frames.encode(self._sequence, self.keeper.outbox.pop(0)))
+ALWAYS = BOARD.replace('[supervisor]\npresence = "detect"', '[supervisor]\npresence = "always"')
 
 
 @pytest.fixture
 def chip() -> Iterator[Chip]:
-    made = Chip()
-    yield made
-    made.close()
-    for name in [name for name in sys.modules if name.split(".")[0] == "supervisor"]:
-        sys.modules.pop(name)
+    with Chip() as made:
+        yield made
 
 
 @pytest.fixture
@@ -233,7 +136,7 @@ def test_events_beyond_the_bound_push_out_the_oldest(chip: Chip, link: Superviso
 
 
 def test_the_abilities_of_a_board_with_a_supervisor(chip: Chip, link: SupervisorLink) -> None:
-    found = board_abilities(parse_board((BOARD + CHIP).encode()), link)
+    found = board_abilities(parse_board(ALWAYS.encode()), link)
     assert found.relay
     assert found.watchdog
     assert found.leds
@@ -287,7 +190,7 @@ def test_the_abilities_of_a_board_without_one(tmp_path: Path) -> None:
     with pytest.raises(HardwareError):
         leds.show("../power", lit=True)
     with pytest.raises(HardwareError):
-        board_abilities(parse_board((BOARD + CHIP).encode()), None)
+        board_abilities(parse_board(ALWAYS.encode()), None)
 
 
 def test_a_line_must_be_one(tmp_path: Path) -> None:

@@ -119,6 +119,7 @@ class App:
                 moves=self.keeper.moves,
                 restarts=self.keeper.restarts,
                 uptime_s=now // 1000,
+                past_s=self.keeper.past_ms(now) // 1000,
             )
             body = messages.build(messages.TELEMETRY, pack)
         self._send(body)

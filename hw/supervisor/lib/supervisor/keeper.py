@@ -98,6 +98,8 @@ class Keeper:
         self._hold = 0
         self._hold_end = 0
         self._opened_at = 0
+        self._past = 0
+        self._past_since = None
         self._since = 0
         self._deadline = 0
         self._warned = False
@@ -129,6 +131,7 @@ class Keeper:
         self._deadline = now + self.boot_ms
         self.supply.begin(now, present=power)
         self.through = through
+        self._past_since = None if through else now
         if how == WARM and kept is not None:
             self._restore(now, kept)
         if through and self.state in {STARTING, PROTECTING, RECOVERING} and power:
@@ -239,6 +242,10 @@ class Keeper:
             self.restarts,
         )
 
+    def past_ms(self, now):
+        """Return for how long the wire has led past the box since `start`."""
+        return self._past + (0 if self._past_since is None else now - self._past_since)
+
     def code(self):
         """Return the four digits that the red lamp can blink."""
         if self.box_code and self.state == PROTECTING:
@@ -293,6 +300,8 @@ class Keeper:
             return
         if self._streak < ARM_REPORTS or now >= self._lease_end or now < self._hold_end:
             return
+        self._past = self.past_ms(now)
+        self._past_since = None
         self.through = True
         self.moves += 1
         self.event_ms = now
@@ -306,6 +315,7 @@ class Keeper:
         self.cause = cause
         if self.through:
             self.through = False
+            self._past_since = now
             self.moves += 1
             self.event_ms = now
             self._send(messages.EVENT, messages.EVENT_WIRE, 0)

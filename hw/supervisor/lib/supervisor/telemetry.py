@@ -9,7 +9,7 @@ from senml import SenmlPack, SenmlRecord
 NAME = "supervisor"
 
 
-def pack(*, celsius, millivolts, through, moves, restarts, uptime_s):
+def pack(*, celsius, millivolts, through, moves, restarts, uptime_s, past_s):
     """Return the bytes of a pack; a measurement that is None is left out."""
     made = SenmlPack(NAME)
     if celsius is not None:
@@ -20,4 +20,5 @@ def pack(*, celsius, millivolts, through, moves, restarts, uptime_s):
     made.add(SenmlRecord("moves", unit="count", value=moves))
     made.add(SenmlRecord("restarts", unit="count", value=restarts))
     made.add(SenmlRecord("uptime", unit="s", value=uptime_s))
+    made.add(SenmlRecord("past", unit="s", value=past_s))
     return made.to_cbor()
