@@ -81,9 +81,7 @@ def test_board_tells_the_herald_its_supervisor() -> None:
     without = board_environment(dataclasses.replace(board, supervisor=None))
     assert "SUPERVISOR=\n" in without
     # Without a supervisor every other setting of the unit's command is its own default.
-    assert {name for name in re.findall(r"(SUPERVISOR[A-Z_]*)=", herald)} >= {
-        name for name in lines if "SUPERV" in name
-    }
+    assert set(re.findall(r"(SUPERVISOR[A-Z_]*)=", herald)) >= {name for name in lines if "SUPERVISOR" in name}
 
 
 def test_failed_step_of_the_wire_never_keeps_the_next_from_being_tried() -> None:
