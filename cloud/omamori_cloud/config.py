@@ -8,8 +8,7 @@ An unknown key is an error: a misspelt key must not silently mean the default. P
     offline_after_s = 180               # silence after which a box counts as offline
 
     [broker]
-    host = "broker.example"
-    port = 8883
+    url = "mqtts://broker.example:8883" # or amqps://broker.example:5671: queues of a cluster
     ca = "ca.pem"
     cert = "ingest.crt"                 # common name `ingest`
     key = "ingest.key"
@@ -41,6 +40,7 @@ import re
 import tomllib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from omamori_protocol.device import check_device_id
 from omamori_protocol.errors import ProtocolError
@@ -54,19 +54,22 @@ MAX_NAMES = 1000
 MAX_BATCH = 10_000  # what one statement can name
 LANGUAGES = ("ja", "en")
 
+_BROKER_PORTS = {"mqtts": 8883, "amqps": 5671}
+_BROKER_URL = re.compile(r"(mqtts|amqps)://([A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])(:\d{1,5})?")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:-]{0,252}[A-Za-z0-9])?")
 _CLIENT_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BrokerConfig:
-    """How to reach the broker: TLS 1.3, the client certificate is the identity."""
+    """How to reach the broker: TLS 1.3, the client certificate is the identity; its name may have several addresses."""
 
     host: str
     ca: Path
     cert: Path
     key: Path
     port: int = 8883
+    has_queues: bool = False  # a clustered broker's queues (AMQP) instead of subscriptions (MQTT)
     client_id: str = "omamori-cloud-ingest"  # the broker keeps our session under this name
     keepalive_s: int = 30
     session_expiry_s: int = 7 * 86400  # how long the broker keeps unread events for us
@@ -159,10 +162,27 @@ class _Table:
             raise ConfigError(self.name(min(self._body)), "unknown key")
 
 
+def _broker_end(table: _Table) -> tuple[str, int, bool]:
+    """Return host, port, and whether it is a broker with queues; `host` and `port` are the older form of `url`."""
+    if not table.has("url"):
+        return table.text("host", form=_HOST), table.number("port", BrokerConfig.port, 1, 65535), False
+    if table.has("host") or table.has("port"):
+        raise ConfigError(table.name("url"), "give either url, or host and port")
+    url = table.text("url", form=_BROKER_URL)
+    parts = urlsplit(url)
+    try:
+        port = parts.port or _BROKER_PORTS[parts.scheme]
+    except ValueError as err:
+        raise ConfigError(table.name("url"), f"{url[:60]!r} has no possible port") from err
+    return str(parts.hostname), port, parts.scheme == "amqps"
+
+
 def _broker(table: _Table, base: Path) -> BrokerConfig:
+    host, port, has_queues = _broker_end(table)
     broker = BrokerConfig(
-        host=table.text("host", form=_HOST),
-        port=table.number("port", BrokerConfig.port, 1, 65535),
+        host=host,
+        port=port,
+        has_queues=has_queues,
         ca=base / table.text("ca"),
         cert=base / table.text("cert"),
         key=base / table.text("key"),
