@@ -25,7 +25,6 @@ from .pki import CA_FILE, CERTIFICATE_FILE, KEY_FILE
 
 _CONTENT_TYPE = "application/cbor"
 _KEEPALIVE_S = 30
-_WITNESS_S = 3.0  # a broker that takes us for one and the same says so within a round trip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,7 +115,7 @@ def end_connection(broker: BrokerAddress, device: str, *, timeout_s: float = 10.
     with _connection(broker, f"{device}-off", timeout_s) as witness:
         with _connection(broker, device, timeout_s):
             pass
-        if witness.is_ended(_WITNESS_S):
+        if not witness.is_alive():
             raise SetupError(
                 f"{broker.host}:{broker.port} gives us the id of our certificate, so the box was not reached",
                 hint="take the port of the services",
@@ -132,12 +131,14 @@ class _Connection:
         self._deadline = time.monotonic() + timeout_s
         self._refusals: list[str] = []
         self._ended = threading.Event()
+        self._heard = threading.Event()
         client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv5)
         client.tls_set_context(broker.tls_context())
         client.connect_timeout = timeout_s
         client.on_connect = self._on_connect
         client.on_publish = self._on_publish
         client.on_disconnect = self._on_disconnect
+        client.on_subscribe = self._on_subscribe
         self.client = client
 
     def open(self) -> None:
@@ -158,9 +159,13 @@ class _Connection:
             what = "; ".join(self._refusals) or "no answer in time"
             raise TransientError(f"broker {self._where} did not acknowledge: {what}")
 
-    def is_ended(self, within_s: float) -> bool:
-        """Tell whether the broker ends this connection within so many seconds."""
-        return self._ended.wait(within_s)
+    def is_alive(self) -> bool:
+        """Tell whether the broker still answers on this connection, whatever it answers."""
+        self.client.subscribe("omamori/v1/announce/witness")
+        while not self._ended.is_set() and not self._heard.wait(0.01):
+            if time.monotonic() >= self._deadline:
+                raise TransientError(f"broker {self._where} does not answer")
+        return not self._ended.is_set()
 
     def close(self) -> None:
         """Leave."""
@@ -183,6 +188,9 @@ class _Connection:
     ) -> None:
         if reason.is_failure:
             self._refusals.append(f"message: {reason}")
+
+    def _on_subscribe(self, *_facts: object) -> None:
+        self._heard.set()
 
     def _on_disconnect(self, *_facts: object) -> None:
         self._ended.set()

@@ -100,6 +100,11 @@ class Mosquitto:
                 assert time.monotonic() < deadline, self.log()
                 time.sleep(0.02)
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def reload(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGHUP)
