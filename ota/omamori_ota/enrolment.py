@@ -178,8 +178,9 @@ class Enrolment:
             )
         if box.state is ClaimState.USED and box.key_hash != request.key_hash:
             raise _other_key("this claim has been used with another key", request.key_hash)
-        if box.is_held and box.waiting_key_hash not in (None, request.key_hash):
-            raise _other_key("this claim waits for approval with another key", request.key_hash)
+        # Also after the approval: it was meant for the key that waited.
+        if box.state is ClaimState.ISSUED and box.waiting_key_hash not in (None, request.key_hash):
+            raise _other_key("this claim has been waiting for approval with another key", request.key_hash)
 
     def _give(self, change: Change, box: Box, request: CertificateRequest) -> Enrolled:
         """Return the newest certificate, or a new one when there is none or it is time."""

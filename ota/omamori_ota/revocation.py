@@ -33,7 +33,8 @@ LIST_LIFETIME = timedelta(days=14)
 MAX_REVOKED = 20_000
 # A broker whose clock runs a little behind must accept a list that was made a moment ago.
 _BACKDATED = timedelta(hours=1)
-_MAX_PID_BYTES = 32
+_MAX_PID_BYTES, _MAX_PID_DIGITS = 32, 9
+_BROKER = "mosquitto"
 
 
 def revoke(registry: Registry, serial: str, reason: RevocationReason, clock: Clock) -> int:
@@ -92,12 +93,16 @@ def tell_broker(pid_file: Path) -> None:
         SetupError: There is no such process, or it may not be told.
     """
     text = read_bounded(pid_file, _MAX_PID_BYTES).strip()
-    if not text.isdigit() or int(text) < 2:
+    if not text.isdigit() or len(text) > _MAX_PID_DIGITS:
         raise SetupError(f"{pid_file} does not hold the number of a process")
+    number = int(text)
     try:
-        os.kill(int(text), signal.SIGHUP)
+        # The signal ends most other programs: a number that is no longer the broker's must do no harm.
+        if Path(f"/proc/{number}/comm").read_text().strip() != _BROKER:
+            raise SetupError(f"{pid_file}: process {number} is not {_BROKER}")
+        os.kill(number, signal.SIGHUP)
     except OSError as err:
-        raise SetupError(f"cannot tell the broker (process {int(text)}): {err.strerror}") from err
+        raise SetupError(f"cannot tell the broker (process {number}): {err.strerror}") from err
 
 
 def _sign(

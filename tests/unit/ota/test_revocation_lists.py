@@ -1,0 +1,121 @@
+"""Revocation lists: what stands in them, when, and their bound."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import stat
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from omamori_ota import revocation
+from omamori_ota.boxes import RevocationReason
+from omamori_ota.errors import RejectedError, SetupError, TransientError
+from omamori_ota.keys import DEVICE_CA, SERVICE_CA, KeyDirectory
+from omamori_ota.registry import Registry
+
+from .conftest import ManualClock
+from .test_renewal import SERIAL, Site
+
+
+@pytest.fixture
+def site(registry: Registry, key_directory: KeyDirectory, clock: ManualClock) -> Site:
+    return Site(registry, key_directory, clock)
+
+
+def lists(site: Site) -> tuple[x509.CertificateRevocationList, x509.CertificateRevocationList]:
+    pem = revocation.make_lists(site.keys, site.registry, site.clock)
+    end = b"-----END X509 CRL-----\n"
+    boxes, services, rest = pem.split(end)
+    assert rest == b""
+    return x509.load_pem_x509_crl(boxes + end), x509.load_pem_x509_crl(services + end)
+
+
+def test_list_names_revoked_certificates_with_their_reason_until_they_expire(site: Site) -> None:
+    certificate = site.enrol()
+    boxes, services = lists(site)
+    assert (len(list(boxes)), len(list(services))) == (0, 0)
+    revocation.revoke(site.registry, SERIAL, RevocationReason.STOLEN, site.clock)
+    boxes, services = lists(site)
+    (entry,) = boxes
+    assert entry.serial_number == certificate.serial_number
+    assert entry.extensions.get_extension_for_class(x509.CRLReason).value.reason is x509.ReasonFlags.key_compromise
+    assert len(list(services)) == 0
+    for found, name in ((boxes, DEVICE_CA), (services, SERVICE_CA)):
+        authority = site.keys.authority_certificate(name)
+        assert found.issuer == authority.subject
+        assert found.is_signature_valid(authority.public_key())  # type: ignore[arg-type]
+        assert found.next_update_utc is not None
+        assert found.next_update_utc > site.clock() + timedelta(days=13)
+        assert found.last_update_utc <= site.clock() - timedelta(minutes=59)
+    site.clock.advance(days=91)
+    assert len(list(lists(site)[0])) == 0
+
+
+def test_each_list_is_later_than_the_one_before(site: Site) -> None:
+    found = [lists(site)[0] for _ in range(3)]
+    numbers = [item.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number for item in found]
+    assert numbers == [1, 2, 3]
+    times = [item.last_update_utc for item in found]
+    assert [later - earlier for earlier, later in itertools.pairwise(times)] == [timedelta(seconds=1)] * 2
+
+
+def test_list_of_the_future_is_not_made(site: Site) -> None:
+    """It would shut out every box."""
+    with site.registry.changing() as change:
+        change.next_list(site.clock())
+    with pytest.raises(TransientError, match="too many"):
+        revocation.make_lists(site.keys, site.registry, site.clock)
+
+
+def test_bound_of_a_list(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(revocation, "MAX_REVOKED", 1)
+    for _ in range(2):
+        assert len(list(lists(site)[0])) <= 1
+        site.claim = site.register(SERIAL)
+        site.key = type(site)(site.registry, site.keys, site.clock).key
+        site.claim = site.register(SERIAL)
+        site.enrol()
+    site.register(SERIAL)
+    with pytest.raises(SetupError, match="more than 1 certificates"):
+        lists(site)
+
+
+def test_file_is_readable_for_the_broker_and_written_whole(site: Site, tmp_path: Path) -> None:
+    out = tmp_path / "revoked.pem"
+    revocation.publish_lists(site.keys, site.registry, site.clock, out)
+    assert stat.S_IMODE(out.stat().st_mode) == 0o644
+    assert out.read_bytes().count(b"BEGIN X509 CRL") == 2
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["registry.db", "revoked.pem"]
+
+
+def test_box_that_nobody_registered(site: Site) -> None:
+    with pytest.raises(RejectedError, match="not registered"):
+        revocation.revoke(site.registry, "ZA35-999999", RevocationReason.STOLEN, site.clock)
+
+
+@pytest.mark.parametrize("text", ["", "0", "1", "-1", "x", "9" * 31, "9" * 33])
+def test_file_without_a_brokers_process(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "broker.pid"
+    path.write_text(text)
+    with pytest.raises(SetupError):
+        revocation.tell_broker(path)
+
+
+def test_number_that_became_another_programs(tmp_path: Path) -> None:
+    (tmp_path / "broker.pid").write_text(str(os.getpid()))
+    with pytest.raises(SetupError, match="is not mosquitto"):
+        revocation.tell_broker(tmp_path / "broker.pid")
+
+
+def test_process_that_has_ended(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    (tmp_path / "broker.pid").write_text(str(child))
+    with pytest.raises(SetupError, match="cannot tell the broker"):
+        revocation.tell_broker(tmp_path / "broker.pid")
