@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from omamori_firmware import lockfile
 from omamori_firmware.build import STAGES, Builder, BuildRequest
@@ -21,9 +19,10 @@ from omamori_firmware.cache import Cache, default_directory
 from omamori_firmware.lockfile import Package
 from omamori_firmware.progress import Reporter
 from omamori_firmware.recipe import SourceTree, source_tree
+from omamori_ota.firmware.release_directory import ReleaseDirectory
 
 from . import products
-from .errors import SetupError
+from .errors import LabError, SetupError
 from .older_packages import older_lock, read_records
 from .progress import Progress
 
@@ -92,6 +91,7 @@ def make_releases(keys: Path, scratch: Path, progress: Progress) -> Releases:
         progress: Told what is being done.
 
     Raises:
+        LabError: A difference is not in the release.
         SetupError: The repository's packages are not locked, or the mirror has nothing older.
         CommandError: A program failed.
     """
@@ -118,12 +118,13 @@ def make_releases(keys: Path, scratch: Path, progress: Progress) -> Releases:
     for base in BASES:
         progress.step(f"difference: {base.title}")
         _ota("delta", "--from", releases / base.version, "--to", releases / NEW)
-        length = next(item["length"] for item in _record(releases / NEW)["payloads"] if item["base"] == base.version)
+        delta = ReleaseDirectory(releases / NEW).release.delta_from(base.version)
+        if delta is None:
+            raise LabError(f"release {NEW} has no difference from {base.version}")
         changed = lockfile.compare(packages[base.version], lock)
-        differences.append(Difference(base, int(length), tuple(changed)))
-    record = _record(releases / NEW)
-    full = next(int(item["length"]) for item in record["payloads"] if item["kind"] == "full")
-    return Releases(releases, int(record["bundle"]["length"]), full, tuple(differences))
+        differences.append(Difference(base, delta.length, tuple(changed)))
+    release = ReleaseDirectory(releases / NEW).release
+    return Releases(releases, release.bundle.length, release.full.length, tuple(differences))
 
 
 def _copy(original: SourceTree, target: Path) -> SourceTree:
@@ -170,12 +171,6 @@ def _make(
 
 def _ota(*words: str | Path) -> None:
     products.call("omamori-ota", *words, timeout_s=_MAKE_TIMEOUT_S)
-
-
-def _record(release: Path) -> dict[str, Any]:
-    body = json.loads((release / "release.json").read_text())
-    assert isinstance(body, dict)
-    return body
 
 
 @contextlib.contextmanager
