@@ -1,7 +1,7 @@
 """Wires the cloud together and keeps it running: the composition root of ``omamori-cloud serve``.
 
-Three workers, ingest, page and retention, each in its thread. One that ends although nobody asked it to takes the
-whole daemon down with an error, so that whoever started it can start it again: there is no half-dead cloud.
+Four workers, ingest, page, retention and liveness, each in its thread. One that ends although nobody asked it to takes
+the whole daemon down with an error, so that whoever started it can start it again: there is no half-dead cloud.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from .errors import SetupError, WorkerError
 from .feed_shelf import FeedShelf
 from .ingest import Ingest, IngestStatus
 from .listener import describe, open_listener
+from .liveness_worker import LivenessWorker
 from .page.config import PageConfig
 from .page.web import make_app
+from .store.absences import AbsenceStore
 from .store.database import migrate, open_database
 from .store.installation import share_name
 from .store.reader import Reader
@@ -70,6 +72,21 @@ class Daemon:
             status=status,
             stop=self._stop,
         )
+        absences = AbsenceStore(
+            engine,
+            config.liveness,
+            offline_after_s=config.offline_after_s,
+            kept_per_device=config.limits.outages_per_device,
+        )
+        self._liveness = LivenessWorker(
+            absences,
+            status,
+            sign_as=self._ingest.name,
+            looks=True,
+            every_s=config.liveness.every_s,
+            clock=clock,
+            stop=self._stop,
+        )
         self._sweeper = Sweeper(engine, config.retention, clock=clock, stop=self._stop)
         self._engine = engine
         self._listener = open_listener(config.listen, allow_remote=allow_remote)
@@ -107,6 +124,7 @@ class Daemon:
             self._start("ingest", self._ingest.run),
             self._start("page", self._server.run),
             self._start("retention", self._sweeper.run),
+            self._start("liveness", self._liveness.run),
         ]
         try:
             while not self._stop.wait(0.5):

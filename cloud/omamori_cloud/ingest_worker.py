@@ -11,11 +11,15 @@ from .clock import Clock, system_clock
 from .config import CloudConfig
 from .errors import QueryError
 from .ingest import Ingest, IngestStatus
+from .liveness_worker import LivenessWorker
+from .store.absences import AbsenceStore
 from .store.database import migrate, open_database
 from .store.installation import share_name
 from .store.writer import Writer
 
 logger = logging.getLogger(__name__)
+
+_SIGN_WAIT_S = 10.0
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,14}[a-z0-9])?")
 
@@ -44,13 +48,29 @@ class IngestWorker:
         before, after = migrate(self._engine)
         if before != after:
             logger.info("database brought from schema %s to %s", before or "none", after)
+        status = IngestStatus()
+        absences = AbsenceStore(
+            self._engine,
+            config.liveness,
+            offline_after_s=config.offline_after_s,
+            kept_per_device=config.limits.outages_per_device,
+        )
+        self._liveness = LivenessWorker(
+            absences,
+            status,
+            sign_as=f"{Ingest.name}-{name}",
+            looks=False,
+            every_s=config.liveness.every_s,
+            clock=clock,
+            stop=self._stop,
+        )
         self._ingest = Ingest(
             dataclasses.replace(config.broker, client_id=f"{config.broker.client_id}-{name}"),
             Writer(self._engine, config.limits),
             share=share_name(self._engine),
             batch_messages=config.limits.batch_messages,
             clock=clock,
-            status=IngestStatus(),
+            status=status,
             stop=self._stop,
             retire=retire,
         )
@@ -61,7 +81,11 @@ class IngestWorker:
 
     def run(self) -> None:
         """Work until stopped; whatever fails ends the process, and whoever started it starts it again."""
+        signer = threading.Thread(target=self._liveness.run, name=self._liveness.name, daemon=True)
+        signer.start()
         try:
             self._ingest.run()
         finally:
+            self._stop.set()
+            signer.join(_SIGN_WAIT_S)
             self._engine.dispose()
