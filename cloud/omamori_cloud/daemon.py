@@ -17,7 +17,8 @@ from .clock import Clock, system_clock
 from .config import CloudConfig
 from .errors import SetupError, WorkerError
 from .feed_shelf import FeedShelf
-from .ingest import Ingest, IngestStatus
+from .ingest import IngestStatus
+from .ingest_choice import make_ingest
 from .listener import describe, open_listener
 from .liveness_worker import LivenessWorker
 from .page.config import PageConfig
@@ -63,7 +64,7 @@ class Daemon:
         if before != after:
             logger.info("database brought from schema %s to %s", before or "none", after)
         status = IngestStatus()
-        self._ingest = Ingest(
+        self._ingest = make_ingest(
             config.broker,
             Writer(engine, config.limits),
             share=share_name(engine),

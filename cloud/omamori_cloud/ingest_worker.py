@@ -11,6 +11,7 @@ from .clock import Clock, system_clock
 from .config import CloudConfig
 from .errors import QueryError
 from .ingest import Ingest, IngestStatus
+from .ingest_choice import make_ingest
 from .liveness_worker import LivenessWorker
 from .store.absences import AbsenceStore
 from .store.database import migrate, open_database
@@ -64,7 +65,7 @@ class IngestWorker:
             clock=clock,
             stop=self._stop,
         )
-        self._ingest = Ingest(
+        self._ingest = make_ingest(
             dataclasses.replace(config.broker, client_id=f"{config.broker.client_id}-{name}"),
             Writer(self._engine, config.limits),
             share=share_name(self._engine),
