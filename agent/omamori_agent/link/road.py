@@ -89,7 +89,9 @@ def _connect(host: str, port: int, deadline_s: float) -> socket.socket:
     """
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     kinds = [list(group) for _family, group in itertools.groupby(found, key=lambda item: item[0])]
-    addresses = [item[4][:2] for kind in kinds for item in random.sample(kind, len(kind))][:MAX_ADDRESSES]
+    addresses = [(str(item[4][0]), int(item[4][1])) for kind in kinds for item in random.sample(kind, len(kind))][
+        :MAX_ADDRESSES
+    ]
     failure = OSError(f"{host} has no address")
     for number, address in enumerate(addresses):
         try:
