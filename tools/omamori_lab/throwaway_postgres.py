@@ -41,6 +41,11 @@ class ThrowawayPostgres:
         self.password_file = self._folder / "password"
         self.url = f"postgresql+psycopg://omamori@/postgres?host={self._folder}"
 
+    @property
+    def pid(self) -> int:
+        """Number of the server's process."""
+        return self._process.pid
+
     def __enter__(self) -> Self:
         """Make the cluster and start it."""
         self.password_file.write_text(secrets.token_hex(16) + "\n")

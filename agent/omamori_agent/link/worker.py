@@ -61,6 +61,7 @@ class LinkWorker:
         clock: Time.
         on_announcement: Told about each announced feed serial, from the link's thread; must not block.
         desired: Takes documents and commands, and tells what became of them.
+        waker: Interrupts the waiting; its own one unless somebody else waits for it.
     """
 
     name = "link"
@@ -76,6 +77,7 @@ class LinkWorker:
         clock: Clock,
         on_announcement: Callable[[int], None],
         desired: DesiredPort,
+        waker: Waker | None = None,
     ) -> None:
         self._config = config
         self._broker = broker
@@ -91,7 +93,7 @@ class LinkWorker:
         self._reconnect = threading.Event()
         self._connections = 0
         self._live: tuple[int, str] | None = None
-        self._waker = Waker()
+        self._waker = waker or Waker()
         self._doubt = Doubt(config.link.doubt_s, config.spool.kept_events)
         self._heartbeat_lock = threading.Lock()
         self._heartbeat: bytes | None = None
@@ -137,11 +139,12 @@ class LinkWorker:
                     backoff.reset()
                 delay_s = backoff.next_s()
                 logger.warning("not connected: %s; next try in %.1f s", err, delay_s)
-                self._pause(delay_s, stop)
+                self.pause(delay_s, stop)
             finally:
                 self._status.update(connected=False)
 
-    def _pause(self, delay_s: float, stop: threading.Event) -> None:
+    def pause(self, delay_s: float, stop: threading.Event) -> None:
+        """Wait until the next try: `delay_s` seconds, or until `stop` or `reconnect`."""
         until_s = self._clock.monotonic() + delay_s
         while not stop.is_set() and not self._reconnect.is_set() and self._clock.monotonic() < until_s:
             self._reconnect.wait(max(0.0, min(_POLL_S / 2, until_s - self._clock.monotonic())))
