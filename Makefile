@@ -5,7 +5,7 @@ PY := .venv/bin/python
 KEYS := build/keys
 ARGS ?=
 
-.PHONY: help setup run test test-fast test-long test-powercut check format lock image keys supervisor bench bench-wire bench-faults bench-office bench-feed bench-ingest bench-ota clean distclean
+.PHONY: help setup run test test-fast test-long test-powercut check format lock image keys supervisor bench bench-wire bench-faults bench-office bench-feed bench-ingest bench-fleet bench-ota clean distclean
 
 help: ## this list
 	@printf 'Omamori: firmware, agent, feeds and cloud of a bridge-mode security appliance\n\n'
@@ -71,6 +71,9 @@ bench-ota: setup ## size, memory and time of firmware updates, and one in QEMU (
 
 bench-ingest: setup ## events a second that one worker of the cloud stores
 	@.venv/bin/omamori-lab bench ingest $(ARGS)
+
+bench-fleet: setup ## ten thousand simulated boxes against one broker (ARGS='--boxes 500')
+	@.venv/bin/omamori-lab bench fleet $(ARGS)
 
 lock: setup ## renew the hash locks of the Python dependencies (ARGS=--upgrade for newest)
 	@tools/lock.sh $(ARGS)

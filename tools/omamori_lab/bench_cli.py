@@ -18,9 +18,11 @@ from . import (
     bench_faults,
     bench_faults_report,
     bench_feed,
+    bench_fleet,
     bench_ingest,
     bench_office,
     bench_ota,
+    bench_supervisor,
     bench_wire,
     bench_wire_report,
     machine,
@@ -123,8 +125,19 @@ def _office(options: argparse.Namespace, display: Display) -> Benchmark:
     )
 
 
+def _supervisor(options: argparse.Namespace, display: Display) -> Benchmark:
+    settings = dataclasses.replace(LabSettings(), state=options.state.absolute(), page_port=0, supervisor=True)
+    names = [case.name for case in bench_supervisor.CASES]
+    return _merged(bench_supervisor.measure(settings, display, only=options.only), options, names)
+
+
 def _ingest(options: argparse.Namespace, display: Display) -> Benchmark:
     return bench_ingest.measure(display, rounds=options.rounds or 3)
+
+
+def _fleet(options: argparse.Namespace, display: Display) -> Benchmark:
+    result = bench_fleet.measure(display, boxes=options.boxes, seconds=options.seconds or 60)
+    return bench_fleet.benchmark(result)
 
 
 BENCHES = {
@@ -133,7 +146,9 @@ BENCHES = {
     "wire": _Bench("bare bridge, stock engine and Omamori at native speed", _wire),
     "faults": _Bench("how long each failure interrupts traffic", _faults),
     "ota": _Bench("size, memory and time of firmware updates, and an update in QEMU", _ota),
+    "supervisor": _Bench("how long each failure of the whole box interrupts, in QEMU", _supervisor),
     "ingest": _Bench("events a second of one ingest worker, on SQLite and on PostgreSQL", _ingest),
+    "fleet": _Bench("ten thousand simulated boxes: memory, processor, latency, the storm after a restart", _fleet),
     "office": _Bench("a hundred office PCs for ten minutes", _office),
 }
 
@@ -154,7 +169,10 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", type=Path, default=TREE / "docs", metavar="DIR", help="default: docs")
     command.add_argument("--rounds", type=_positive, metavar="N", help="of the data plane: chain 5, wire 7, faults 2")
     command.add_argument(
-        "--seconds", type=_positive, metavar="S", help="wire: of one measurement (2); office: in all (600)"
+        "--seconds",
+        type=_positive,
+        metavar="S",
+        help="wire: of one measurement (2); office: in all (600); fleet: of steady work (60)",
     )
     command.add_argument(
         "--only",
@@ -181,6 +199,9 @@ def add_options(command: argparse.ArgumentParser) -> None:
         default=100,
         metavar="N",
         help="feed: published one after the other, %(default)s",
+    )
+    command.add_argument(
+        "--boxes", type=_positive, default=bench_fleet.BOXES, metavar="N", help="fleet: how many, %(default)s"
     )
     command.add_argument("--boots", type=_positive, default=3, metavar="N", help="chain: later boots, %(default)s")
     command.add_argument("--warm-only", action="store_true", help="chain: leave out the build without any cache")
