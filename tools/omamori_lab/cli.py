@@ -20,7 +20,7 @@ from rich.markup import escape
 
 from omamori_protocol.durable import write_atomic
 
-from . import bench_cli, machine
+from . import bench_cli, fleet_cli, machine
 from .cleaning import clean
 from .display import Display
 from .errors import LabError, SetupError
@@ -115,6 +115,10 @@ def _bench(options: argparse.Namespace) -> int:
     return bench_cli.run_bench(options)
 
 
+def _fleet(options: argparse.Namespace) -> int:
+    return fleet_cli.run_fleet(options)
+
+
 def _scene_names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
 
@@ -152,6 +156,10 @@ def build_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("bench", parents=[state], help="measure and write the figures")
     bench_cli.add_options(command)
     command.set_defaults(handler=_bench)
+
+    command = commands.add_parser("fleet", help="simulate boxes that connect, beat and raise alerts")
+    fleet_cli.add_options(command)
+    command.set_defaults(handler=_fleet)
 
     command = commands.add_parser("clean", parents=[state], help="remove what a lab left that was killed hard")
     command.set_defaults(handler=_clean)
