@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .as_json import alert_object, box_object, event_object, ledger_object, sums_object
+from .cli_broker import add_broker_commands, write_broker_files
 from .cli_desk import DESK_COMMANDS, add_desk_commands
 from .cli_output import local_time, print_json, print_table
 from .cli_store import STORE_COMMANDS, add_store_commands
@@ -81,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     ledger.add_argument("--limit", metavar="N", help=f"at most so many (1-{MAX_LEDGER}, normally 100)")
     add_desk_commands(commands, common)
     add_store_commands(commands, common)
+    add_broker_commands(commands)
     return parser
 
 
@@ -259,6 +261,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = _parser().parse_args(argv)
     try:
+        if arguments.command == "broker-files":
+            return write_broker_files(arguments)
         config = load_config(arguments.config)
         if getattr(arguments, "listen", None):
             config = dataclasses.replace(config, listen=arguments.listen)
