@@ -17,20 +17,19 @@ import re
 from pathlib import Path, PurePosixPath
 
 from .broker_files import MAX_PACKET_BYTES, READ_BY_BOX, WRITTEN_BY_BOX
+from .errors import ConfigError
 
 RULES = "omamori_rules"
 RULES_FOLDER = f"plugins/{RULES}-1"
 PLUGINS = ("rabbitmq_mqtt", "rabbitmq_auth_mechanism_ssl", RULES)
+LIBRARY = "/usr/lib/rabbitmq/lib/rabbitmq_server-*/plugins"  # as Debian installs it
 MAX_NODES = 9  # more make a quorum slower, not safer
 MIN_MEMORY_MIB = 128
 
 _NODE = re.compile(r"[a-z][a-z0-9_-]{0,31}@[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?")
+_ADDRESS = re.compile(r"[0-9A-Fa-f:.]{2,45}")
 # Between brackets of an Erlang string or of a line of the configuration these would mean something.
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9._/-]{0,250}")
-
-
-class ClusterFilesError(ValueError):
-    """What a configuration was asked for is not possible; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,6 +46,7 @@ class ClusterFiles:
         mqtt_port: For boxes.
         amqp_port: For ingest workers.
         max_packet_bytes: Largest MQTT packet.
+        folder: Where these files will lie.
         memory_mib: Memory above which the node takes nothing in until it has less; None for RabbitMQ's own choice.
     """
 
@@ -58,30 +58,40 @@ class ClusterFiles:
     mqtt_port: int = 8883
     amqp_port: int = 5671
     max_packet_bytes: int = MAX_PACKET_BYTES
+    folder: Path = Path("/etc/rabbitmq")
     memory_mib: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work or would mean something else in the files."""
+        """Refuse what cannot work or would mean something else in the files.
+
+        Raises:
+            ConfigError: Names what.
+        """
         if not 1 <= len(self.nodes) <= MAX_NODES or len(set(self.nodes)) != len(self.nodes):
-            raise ClusterFilesError(f"1 to {MAX_NODES} different nodes are possible, not {len(self.nodes)}")
+            raise ConfigError("node", f"1 to {MAX_NODES} different nodes are possible, not {len(self.nodes)}")
         if len(self.nodes) % 2 == 0:
-            raise ClusterFilesError(f"{len(self.nodes)} nodes bear no more failures than {len(self.nodes) - 1}")
+            raise ConfigError("node", f"{len(self.nodes)} nodes bear no more failures than {len(self.nodes) - 1}")
         for node in self.nodes:
             if not _NODE.fullmatch(node):
-                raise ClusterFilesError(f"{node[:60]!r} is not a node's name, for example rabbit@broker1.example")
-        for path in (self.tls, self.clients, self.revoked):
+                raise ConfigError("node", f"{node[:60]!r} is not a node's name", hint="rabbit@broker1.example")
+        for name, path in (
+            ("tls", self.tls),
+            ("clients", self.clients),
+            ("revoked", self.revoked),
+            ("folder", self.folder),
+        ):
             if path is not None and not _PLAIN_PATH.fullmatch(str(path)):
-                raise ClusterFilesError(f"{str(path)[:120]!r} is not an absolute path of plain characters")
-        for port in (self.mqtt_port, self.amqp_port):
-            if not 1 <= port <= 65535:
-                raise ClusterFilesError(f"{port} is not a port")
+                raise ConfigError(name, f"{str(path)[:120]!r} is not an absolute path of plain characters")
+        if not _ADDRESS.fullmatch(self.address):
+            raise ConfigError("address", f"{self.address[:60]!r} is not an IP address")
         if self.memory_mib is not None and self.memory_mib < MIN_MEMORY_MIB:
-            raise ClusterFilesError(f"a node needs {MIN_MEMORY_MIB} MiB at least, not {self.memory_mib}")
+            raise ConfigError("memory", f"a node needs {MIN_MEMORY_MIB} MiB at least, not {self.memory_mib}")
 
     def files(self) -> dict[PurePosixPath, str]:
         """Return the content of every file, by its place in the configuration's directory."""
         found = {
             "rabbitmq.conf": self.settings(),
+            "rabbitmq-env.conf": self.environment(),
             "enabled_plugins": f"[{','.join(PLUGINS)}].\n",
             f"{RULES_FOLDER}/src/{RULES}.erl": rules_source(),
             f"{RULES_FOLDER}/ebin/{RULES}.app": rules_application(),
@@ -127,6 +137,11 @@ class ClusterFiles:
         if self.memory_mib is not None:
             lines.append(f"vm_memory_high_watermark.absolute = {self.memory_mib}MiB")
         return "\n".join(lines) + "\n"
+
+    def environment(self) -> str:
+        """Return the content of ``rabbitmq-env.conf``: names with dots, and where plugins are, ours among them."""
+        is_long = any("." in node for node in self.nodes)
+        return f'USE_LONGNAME={str(is_long).lower()}\nPLUGINS_DIR="$(echo {LIBRARY}):{self.folder}/plugins"\n'
 
     def _revocation(self, folder: Path) -> str:
         cache = f'{{ssl_crl_hash_dir, {{internal, [{{dir, "{folder}"}}]}}}}'
