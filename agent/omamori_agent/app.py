@@ -84,7 +84,7 @@ def build(config: AgentConfig, clock: Clock | None = None) -> Agent:
     )
     identity = IdentityWorker(
         device=config.device,
-        store=IdentityStore(config.paths.identity, config.device),
+        store=IdentityStore(config.paths.identity, config.device, config.provision.claim),
         enroller=EnrolmentClient(config.provision, service_ca, config.enrolment),
         holder=holder,
         limits=config.enrolment,

@@ -266,7 +266,8 @@ class EnrolmentLimits:
     retry_cap_s: float = 300.0
     refused_retry_s: float = 900.0  # somebody has to act at the registry first
     renewal_check_s: float = 6 * 3600.0
-    renewal_share: float = 2 / 3  # of the certificate's life that passes before it is renewed
+    renewal_share: float = 2 / 3  # of the certificate's life that passes before it is renewed; the server knows it too
+    renewal_spread: float = 0.08  # of its life, at most a week: boxes of one batch do not come on one day
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

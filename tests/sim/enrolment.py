@@ -25,6 +25,7 @@ class SimulatedEnrolment:
         claims: Claim of each serial that may enrol.
         issue: Makes the certificates of an answer out of a request.
         answer: If set, (status, body) that is sent whatever was asked.
+        retry_after: Value of that header, if any.
         drip_s: Seconds between two bytes of the body.
     """
 
@@ -34,6 +35,7 @@ class SimulatedEnrolment:
         self.issue: Callable[[bytes], list[x509.Certificate]] = lambda der: [self.device_ca.issue_for_request(der)]
         self.answer: tuple[int, bytes] | None = None
         self.drip_s = 0.0
+        self.retry_after = ""
         self.keys: dict[str, bytes] = {}
         self.requests: list[bytes] = []
         self.url = ""
@@ -74,6 +76,8 @@ def enrolment_server(simulated: SimulatedEnrolment, service_ca: Authority, direc
             status, answer = simulated.respond(self.path, self.headers["Authorization"], body)
             self.send_response(status)
             self.send_header("Content-Length", str(len(answer)))
+            if simulated.retry_after:
+                self.send_header("Retry-After", simulated.retry_after)
             self.end_headers()
             with contextlib.suppress(OSError):
                 if not simulated.drip_s:

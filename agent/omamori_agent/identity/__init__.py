@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from .enrolment import EnrolmentClient, EnrolmentRefusedError, EnrolmentUnreachableError
+from .enrolment import EnrolmentClient, EnrolmentPendingError, EnrolmentRefusedError, EnrolmentUnreachableError
 from .store import Identity, IdentityStore
 from .worker import IdentityHolder, IdentityWorker
 
 __all__ = [
     "EnrolmentClient",
+    "EnrolmentPendingError",
     "EnrolmentRefusedError",
     "EnrolmentUnreachableError",
     "Identity",

@@ -1,7 +1,8 @@
-"""Asking the enrolment server for a certificate (RFC 7030 `simpleenroll`, the part of it that a box needs).
+"""Asking the enrolment server for a certificate (RFC 7030 `simpleenroll` and `simplereenroll`).
 
-One request, one answer, both bounded in bytes and time. Only the service CA is trusted; redirects are not followed.
-The claim travels in one header and appears in no message, log line or exception.
+The first one is for the claim, a renewal for the present certificate, which the handshake shows. One request, one
+answer, both bounded in bytes and time. Only the service CA is trusted; redirects are not followed. The claim travels in
+one header and appears in no message, log line or exception.
 """
 
 from __future__ import annotations
@@ -23,28 +24,45 @@ from omamori_agent.text import clean_text
 from omamori_protocol.provision import Provision
 
 from .certificate import parse_answer
+from .store import Identity
 
 PATH = "/.well-known/est/simpleenroll"
+RENEW_PATH = "/.well-known/est/simplereenroll"
 _CHUNK_BYTES = 8192
 _MAX_REASON_LENGTH = 120
+MAX_RETRY_AFTER_S = 86400
 # Answers that another try with the same request may turn into a certificate.
 _TRY_LATER = {408, 425, 429, 500, 502, 503, 504}
 
 
 class EnrolmentUnreachableError(TransientError):
-    """No usable answer from the server; it may be better later."""
+    """No usable answer from the server; it may be better later.
+
+    Attributes:
+        retry_after_s: Seconds that the server asks us to wait; 0 when it did not.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: int = 0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class EnrolmentPendingError(EnrolmentUnreachableError):
+    """The server knows us, and a person has to approve us first."""
 
 
 class EnrolmentRefusedError(RejectedError):
     """The server refuses this box; somebody has to act.
 
     Attributes:
-        status: The HTTP status.
+        status: The HTTP status; 0 when the handshake failed over our certificate.
+        cause: The server's word for the reason, if it has one.
     """
 
-    def __init__(self, message: str, *, status: int, hint: str = "") -> None:
+    def __init__(self, message: str, *, status: int, hint: str = "", cause: str = "") -> None:
         super().__init__(message, hint=hint)
         self.status = status
+        self.cause = cause
 
 
 class Enroller(Protocol):
@@ -57,6 +75,9 @@ class Enroller(Protocol):
             TransientError: Try again later.
             RejectedError: Refused.
         """
+
+    def renew(self, request: bytes, identity: Identity) -> list[x509.Certificate]:
+        """Do the same with the present certificate in place of the claim."""
 
 
 class EnrolmentClient:
@@ -74,27 +95,49 @@ class EnrolmentClient:
         self._limits = limits
 
     def enroll(self, request: bytes) -> list[x509.Certificate]:
-        """Send the request and read the answer.
+        """Send the request with the claim and read the answer.
 
         Raises:
             EnrolmentUnreachableError: No connection, too slow, too large, or the server is in trouble.
+            EnrolmentPendingError: Somebody has to approve us first.
             EnrolmentRefusedError: It answered and refused.
             CertificateRejectedError: It answered with something that is no certificate.
             SetupError: The image's service CA cannot be read.
         """
-        status, body = self._exchange(base64.b64encode(request))
+        pair = f"{self._provision.serial}:{self._provision.claim}"
+        secret = {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
+        return self._ask(PATH, request, secret, self._context())
+
+    def renew(self, request: bytes, identity: Identity) -> list[x509.Certificate]:
+        """Send the request with the present certificate; raises as `enroll`, and when its files cannot be read."""
+        context = self._context()
+        try:
+            context.load_cert_chain(identity.certificate_path, identity.key_path)
+        except OSError as err:
+            raise SetupError(f"renewal: the present certificate cannot be loaded: {err}") from err
+        return self._ask(RENEW_PATH, request, {}, context)
+
+    def _ask(
+        self, path: str, request: bytes, headers: dict[str, str], context: ssl.SSLContext
+    ) -> list[x509.Certificate]:
+        status, retry_after_s, body = self._exchange(path, base64.b64encode(request), headers, context)
         if status == http.HTTPStatus.OK:
             return parse_answer(body)
-        reason, hint = self._read_error(body)
+        reason, hint, cause = self._read_error(body)
+        if status == http.HTTPStatus.ACCEPTED:
+            raise EnrolmentPendingError(f"enrolment waits: {reason}", retry_after_s=retry_after_s)
         if status in _TRY_LATER:
-            raise EnrolmentUnreachableError(f"enrolment server answered {status}: {reason}")
-        raise EnrolmentRefusedError(f"enrolment refused with {status}: {reason}", status=status, hint=hint)
+            raise EnrolmentUnreachableError(
+                f"enrolment server answered {status}: {reason}", retry_after_s=retry_after_s
+            )
+        raise EnrolmentRefusedError(f"enrolment refused with {status}: {reason}", status=status, hint=hint, cause=cause)
 
-    def _exchange(self, body: bytes) -> tuple[int, bytes]:
+    def _exchange(
+        self, path: str, body: bytes, headers: dict[str, str], context: ssl.SSLContext
+    ) -> tuple[int, int, bytes]:
         url = urlsplit(self._provision.enrolment_url)
         deadline = time.monotonic() + self._limits.deadline_s
         host, port = str(url.hostname), url.port or 443
-        context = self._context()
         connection = http.client.HTTPSConnection(host, port, timeout=self._limits.timeout_s, context=context)
         try:
             plain = connect(host, port, self._provision.proxy, self._limits.timeout_s)
@@ -103,25 +146,17 @@ class EnrolmentClient:
             except BaseException:
                 plain.close()
                 raise
-            connection.request("POST", url.path + PATH, body, self._headers())
+            connection.request("POST", url.path + path, body, headers | _headers())
             response = connection.getresponse()
-            return response.status, self._read(response, deadline)
+            wait = _retry_after_s(response.headers.get("Retry-After", ""))
+            return response.status, wait, self._read(response, deadline)
         except (OSError, http.client.HTTPException) as err:
-            raise EnrolmentUnreachableError(
-                f"enrolment server {host}:{port}: {clean_text(str(err), 160) or type(err).__name__}"
-            ) from err
+            what = clean_text(str(err), 160) or type(err).__name__
+            if _is_our_certificate_refused(err):
+                raise EnrolmentRefusedError(f"enrolment server {host}:{port}: {what}", status=0) from err
+            raise EnrolmentUnreachableError(f"enrolment server {host}:{port}: {what}") from err
         finally:
             connection.close()
-
-    def _headers(self) -> dict[str, str]:
-        pair = f"{self._provision.serial}:{self._provision.claim}"
-        return {
-            "Authorization": "Basic " + base64.b64encode(pair.encode()).decode(),
-            "Content-Type": "application/pkcs10",
-            "Content-Transfer-Encoding": "base64",
-            "Accept": "application/pkcs7-mime",
-            "Connection": "close",
-        }
 
     def _context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -145,13 +180,37 @@ class EnrolmentClient:
                 raise EnrolmentUnreachableError("enrolment answer takes too long")
         return body
 
-    def _read_error(self, body: bytes) -> tuple[str, str]:
-        """Return reason and hint of an error answer, safe to show."""
+    def _read_error(self, body: bytes) -> tuple[str, str, str]:
+        """Return reason, hint and cause of an error answer, safe to show."""
         try:
             answer = json.loads(body)
         except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
-            return "no reason given", ""
-        texts = [str(answer.get(key) or "").replace(self._provision.claim, "…") for key in ("error", "hint")]
-        return clean_text(texts[0], _MAX_REASON_LENGTH) or "no reason given", clean_text(texts[1], _MAX_REASON_LENGTH)
+            return "no reason given", "", ""
+        keys = ("error", "hint", "cause")
+        texts = [str(answer.get(key) or "").replace(self._provision.claim, "…") for key in keys]
+        reason, hint, cause = (clean_text(text, _MAX_REASON_LENGTH) for text in texts)
+        return reason or "no reason given", hint, cause
+
+
+def _headers() -> dict[str, str]:
+    return {
+        "Content-Type": "application/pkcs10",
+        "Content-Transfer-Encoding": "base64",
+        "Accept": "application/pkcs7-mime",
+        # So that the operator sees a box that cannot use its certificate because its clock is off.
+        "Date": time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime()),
+        "Connection": "close",
+    }
+
+
+def _retry_after_s(text: str) -> int:
+    """Return the seconds of a Retry-After; 0 for a date or anything else."""
+    return min(int(text), MAX_RETRY_AFTER_S) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+
+
+def _is_our_certificate_refused(err: Exception) -> bool:
+    """Tell whether the server ended the handshake over our certificate, not we over the server's."""
+    is_ours = isinstance(err, ssl.SSLError) and not isinstance(err, ssl.SSLCertVerificationError)
+    return is_ours and "ALERT" in (getattr(err, "reason", None) or "")

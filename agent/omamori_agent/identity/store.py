@@ -2,11 +2,14 @@
 
 The key is written before anything is asked of the server, so that after a power cut at any step the same key asks
 again and gets the same certificate. What cannot be read is set aside (the last one is kept), never deleted silently.
+Beside them stands for which claim the certificate was given, as a hash: another claim from the factory means that the
+operator wants the box to enrol again. The certificate is used until it has.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
 from pathlib import Path
 
@@ -22,8 +25,10 @@ logger = logging.getLogger(__name__)
 
 KEY_NAME = "device.key"
 CERTIFICATE_NAME = "device.crt"
+CLAIM_NAME = "device.claim"
 _MAX_KEY_BYTES = 4096
 _MAX_CERTIFICATE_BYTES = 65536
+_MAX_MARK_BYTES = 256
 _BAD_SUFFIX = ".unusable"
 
 
@@ -44,11 +49,14 @@ class IdentityStore:
     Args:
         directory: Where they live; made when missing.
         device: The box's id.
+        claim: The claim that the factory gave it.
     """
 
-    def __init__(self, directory: Path, device: str) -> None:
+    def __init__(self, directory: Path, device: str, claim: str = "") -> None:
         self._directory = directory
         self._device = device
+        self._mark = hashlib.sha256(f"omamori-claim-mark-1\0{device}\0{claim}".encode()).hexdigest().encode()
+        self._mark_path = directory / CLAIM_NAME
         self.key_path = directory / KEY_NAME
         self.certificate_path = directory / CERTIFICATE_NAME
 
@@ -74,6 +82,29 @@ class IdentityStore:
         except OSError as err:
             raise SetupError(f"{self._directory}: {err.strerror or err}", hint="is the data partition full?") from err
         return key
+
+    def replace_key(self) -> ec.EllipticCurvePrivateKey:
+        """Set key and certificate aside, and return a new key; raises `SetupError` as `ensure_key`."""
+        try:
+            self._set_aside(self.key_path)
+        except OSError as err:
+            raise SetupError(f"{self._directory}: {err.strerror or err}") from err
+        return self.ensure_key()
+
+    def is_for_another_claim(self) -> bool:
+        """Tell whether what is stored was given for a claim before the present one."""
+        try:
+            return read_bounded(self._mark_path, _MAX_MARK_BYTES) != self._mark
+        except (FileNotFoundError, RejectedError, SetupError):
+            return False  # of a version that did not write it down, or damaged: the certificate itself decides
+
+    def note_claim(self) -> None:
+        """Write down that what is stored belongs to the present claim; raises `SetupError`."""
+        try:
+            if not self._mark_path.exists() or self.is_for_another_claim():
+                write_atomic(self._mark_path, self._mark, mode=0o600)
+        except OSError as err:
+            raise SetupError(f"{self._mark_path}: {err.strerror or err}") from err
 
     def load(self, now_s: float) -> Identity:
         """Return the stored identity.

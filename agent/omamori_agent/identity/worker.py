@@ -1,14 +1,22 @@
 """The worker that makes sure the box has a certificate, and renews it in time.
 
-Unreachable server: jittered back-off. Refusal: one clear line on the console and a slow retry, because only a person
-at the registry can change it. The rest of the agent works meanwhile; only the link waits.
+A valid certificate renews itself, at two thirds of its life and a little later, differently for each box and time. One
+that has expired on a shelf, that the server does not take, or that belongs to a claim before the present one: the claim
+decides, with the same key. A key of which the server says that it was revoked is replaced.
+
+Unreachable server: jittered back-off, or as long as it asks for. Refusal: one clear line on the console and a slow
+retry, because only a person at the registry can change it. The rest of the agent works meanwhile; only the link waits.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 from collections.abc import Callable
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from omamori_agent.backoff import Backoff
 from omamori_agent.config import EnrolmentLimits
@@ -17,10 +25,12 @@ from omamori_agent.ports import Clock
 from omamori_agent.text import clean_text
 
 from .certificate import make_request, select_chain
-from .enrolment import Enroller, EnrolmentRefusedError
+from .enrolment import Enroller, EnrolmentPendingError, EnrolmentRefusedError, EnrolmentUnreachableError
 from .store import Identity, IdentityStore
 
 logger = logging.getLogger(__name__)
+
+KEY_REVOKED = "key-revoked"  # the server's word
 
 
 class IdentityHolder:
@@ -95,13 +105,20 @@ class IdentityWorker:
             Seconds until the next step.
         """
         identity = self._holder.get() or self._load()
+        is_new_claim = self._store.is_for_another_claim()
         if identity is not None:
             if self._holder.get() is None:
                 self._accept(identity)
-            if not self._is_due(identity):
+            if not is_new_claim and not self._is_due(identity):
                 return self._limits.renewal_check_s
         try:
-            self._accept(self._enroll())
+            self._accept(self._obtain(None if is_new_claim else identity))
+        except EnrolmentUnreachableError as err:
+            logger.warning("not enrolled: %s", err)
+            if identity is None and isinstance(err, EnrolmentPendingError):
+                self._report(f"enrolment waiting device={self._device} reason={_reason(err)}")
+            # The back-off on top is what keeps boxes that were told the same apart.
+            return err.retry_after_s + self._backoff.next_s()
         except TransientError as err:
             logger.warning("not enrolled: %s", err)
             return self._backoff.next_s()
@@ -120,16 +137,36 @@ class IdentityWorker:
 
     def _load(self) -> Identity | None:
         try:
-            return self._store.load(self._clock.now())
+            found = self._store.load(self._clock.now())
+            if not self._store.is_for_another_claim():
+                self._store.note_claim()  # of a version that did not, or the power failed before it did
+            return found
         except FileNotFoundError:
             return None
         except (RejectedError, TransientError, SetupError) as err:
             logger.warning("stored identity cannot be used: %s", err)
             return None
 
-    def _enroll(self) -> Identity:
+    def _obtain(self, identity: Identity | None) -> Identity:
         key = self._store.ensure_key()
-        answer = self._enroller.enroll(make_request(key, self._device))
+        if identity is not None and self._clock.now() < identity.expires_s:
+            try:
+                return self._keep(self._enroller.renew(make_request(key, self._device), identity), key)
+            except EnrolmentRefusedError as err:
+                logger.warning("the present certificate does not renew itself, trying the claim: %s", err)
+        try:
+            answer = self._enroller.enroll(make_request(key, self._device))
+        except EnrolmentRefusedError as err:
+            if err.cause != KEY_REVOKED:
+                raise
+            logger.warning("the server says that our key was revoked: making a new one")
+            key = self._store.replace_key()
+            answer = self._enroller.enroll(make_request(key, self._device))
+        made = self._keep(answer, key)
+        self._store.note_claim()
+        return made
+
+    def _keep(self, answer: list[x509.Certificate], key: ec.EllipticCurvePrivateKey) -> Identity:
         return self._store.save(select_chain(answer, key, self._device, self._clock.now()))
 
     def _accept(self, identity: Identity) -> None:
@@ -142,7 +179,14 @@ class IdentityWorker:
 
     def _is_due(self, identity: Identity) -> bool:
         life_s = identity.expires_s - identity.begins_s
-        return self._clock.now() >= identity.begins_s + life_s * self._limits.renewal_share
+        share = self._limits.renewal_share + self._limits.renewal_spread * _chance(identity)
+        return self._clock.now() >= identity.begins_s + life_s * share
+
+
+def _chance(identity: Identity) -> float:
+    """Return a number from 0 to 1 of this box and certificate, the same after a restart."""
+    digest = hashlib.sha256(f"{identity.device} {identity.begins_s}".encode()).digest()
+    return int.from_bytes(digest[:4]) / 2**32
 
 
 def _reason(err: Exception) -> str:

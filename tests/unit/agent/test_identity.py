@@ -18,8 +18,10 @@ from omamori_agent.config import EnrolmentLimits
 from omamori_agent.errors import RejectedError, SetupError, TransientError
 from omamori_agent.identity import (
     EnrolmentClient,
+    EnrolmentPendingError,
     EnrolmentRefusedError,
     EnrolmentUnreachableError,
+    Identity,
     IdentityHolder,
     IdentityStore,
     IdentityWorker,
@@ -77,12 +79,12 @@ def client(
 class Station:
     """A worker with everything around it."""
 
-    def __init__(self, store: IdentityStore, enroller: object) -> None:
+    def __init__(self, store: IdentityStore, enroller: object, *, device: str = DEVICE) -> None:
         self.clock = clock_now()
         self.holder = IdentityHolder()
         self.lines: list[str] = []
         self.worker = IdentityWorker(
-            device=DEVICE,
+            device=device,
             store=store,
             enroller=enroller,  # type: ignore[arg-type]
             holder=self.holder,
@@ -97,7 +99,9 @@ class DirectEnroller:
 
     def __init__(self, issue: Callable[[bytes], list[x509.Certificate]] | None = None) -> None:
         self.requests: list[bytes] = []
+        self.renewals: list[Identity] = []
         self.error: Exception | None = None
+        self.renewal_error: Exception | None = None
         self.issue = issue or (lambda der: [DEVICE_CA.issue_for_request(der)])
 
     def enroll(self, request: bytes) -> list[x509.Certificate]:
@@ -105,6 +109,12 @@ class DirectEnroller:
         if self.error is not None:
             raise self.error
         return self.issue(request)
+
+    def renew(self, request: bytes, identity: Identity) -> list[x509.Certificate]:
+        self.renewals.append(identity)
+        if self.renewal_error is not None:
+            raise self.renewal_error
+        return self.enroll(request)
 
 
 def test_first_enrolment_over_https(store: IdentityStore, server: SimulatedEnrolment, tmp_path: Path) -> None:
@@ -152,7 +162,7 @@ def test_power_cut_at_every_step_never_changes_the_key_the_server_knows(tmp_path
         assert len(keys) <= 1
         key_path = directory / "device.key"
         assert stat.S_IMODE(key_path.stat().st_mode) == 0o600
-        assert sorted(item.name for item in directory.iterdir()) == ["device.crt", "device.key"]
+        assert sorted(item.name for item in directory.iterdir()) == ["device.claim", "device.crt", "device.key"]
 
 
 def test_unreachable_server_is_asked_again_soon(store: IdentityStore, tmp_path: Path) -> None:
@@ -358,7 +368,7 @@ def test_renewal_after_two_thirds_of_its_life(store: IdentityStore) -> None:
     station.clock.advance(59 * 86400)
     station.worker.step()
     assert len(enroller.requests) == 1
-    station.clock.advance(2 * 86400)
+    station.clock.advance(9 * 86400)  # two thirds, and the spread
     enroller.error = EnrolmentUnreachableError("down")
     assert station.worker.step() <= LIMITS.retry_cap_s
     assert station.holder.get() == first
@@ -374,6 +384,119 @@ def test_renewal_after_two_thirds_of_its_life(store: IdentityStore) -> None:
     assert second.expires_s > first.expires_s
     assert station.lines == [f"enrolled device={DEVICE}"]
     assert store.load(station.clock.now()) == second
+    assert enroller.renewals == [first] * 3
+
+
+def test_boxes_of_one_batch_renew_on_different_days(tmp_path: Path) -> None:
+    begins = dt.datetime.now(dt.UTC)
+    days = set()
+    for number in range(20):
+        serial = f"ZA35-{number:06}"
+        enroller = DirectEnroller(lambda der, at=begins: [DEVICE_CA.issue_for_request(der, begins=at)])  # type: ignore[misc]
+        station = Station(IdentityStore(tmp_path / serial, serial), enroller, device=serial)
+        station.worker.step()
+        for day in range(59, 70):
+            station.clock.now_s = begins.timestamp() + day * 86400
+            station.worker.step()
+            if enroller.renewals:
+                days.add(day)
+                break
+        assert enroller.renewals
+    assert min(days) >= 60
+    assert len(days) >= 4
+
+
+@pytest.mark.parametrize("cause", ["certificate-unknown", "revoked", ""])
+def test_certificate_that_the_server_does_not_take_falls_back_to_the_claim(store: IdentityStore, cause: str) -> None:
+    enroller = DirectEnroller()
+    station = Station(store, enroller)
+    station.worker.step()
+    station.clock.advance(70 * 86400)
+    begins = dt.datetime.fromtimestamp(station.clock.now(), dt.UTC)
+    enroller.issue = lambda der: [DEVICE_CA.issue_for_request(der, begins=begins)]
+    enroller.renewal_error = EnrolmentRefusedError("no", status=403, cause=cause)
+    key = store.key_path.read_bytes()
+    assert station.worker.step() == LIMITS.renewal_check_s
+    assert (len(enroller.renewals), len(enroller.requests)) == (1, 2)
+    assert store.key_path.read_bytes() == key
+
+
+def test_expired_certificate_is_not_shown_to_the_server(store: IdentityStore) -> None:
+    enroller = DirectEnroller()
+    station = Station(store, enroller)
+    station.worker.step()
+    station.clock.advance(91 * 86400)
+    begins = dt.datetime.fromtimestamp(station.clock.now(), dt.UTC)
+    enroller.issue = lambda der: [DEVICE_CA.issue_for_request(der, begins=begins)]
+    station.worker.step()
+    assert enroller.renewals == []
+    assert len(enroller.requests) == 2
+
+
+def test_revoked_key_is_replaced_once_when_the_claim_is_good(store: IdentityStore) -> None:
+    enroller = DirectEnroller()
+    old = store.ensure_key().public_key()
+
+    def issue(der: bytes) -> list[x509.Certificate]:
+        if x509.load_der_x509_csr(der).public_key() == old:
+            raise EnrolmentRefusedError("revoked", status=409, cause="key-revoked")
+        return [DEVICE_CA.issue_for_request(der)]
+
+    enroller.issue = issue
+    station = Station(store, enroller)
+    assert station.worker.step() == LIMITS.renewal_check_s
+    assert store.ensure_key().public_key() != old
+    assert store.key_path.with_name("device.key.unusable").exists()
+    enroller.error = EnrolmentRefusedError("revoked", status=409, cause="key-revoked")
+    second = Station(IdentityStore(store.key_path.parent.parent / "other", DEVICE), enroller)
+    before = len(enroller.requests)
+    assert second.worker.step() == LIMITS.refused_retry_s
+    assert len(enroller.requests) == before + 2  # not for ever
+
+
+def test_new_claim_from_the_factory_enrols_again(tmp_path: Path) -> None:
+    directory = tmp_path / "identity"
+    enroller = DirectEnroller()
+    Station(IdentityStore(directory, DEVICE, "FIRST"), enroller).worker.step()
+    Station(IdentityStore(directory, DEVICE, "FIRST"), enroller).worker.step()
+    assert len(enroller.requests) == 1
+    assert b"FIRST" not in b"".join(item.read_bytes() for item in directory.iterdir())
+    again = Station(IdentityStore(directory, DEVICE, "SECOND"), enroller)
+    enroller.error = EnrolmentUnreachableError("down")
+    again.worker.step()
+    assert again.holder.get() is not None  # the old one serves until there is a new one
+    enroller.error = None
+    again.worker.step()
+    assert (len(enroller.requests), enroller.renewals) == (3, [])  # the claim decides, not the certificate
+    Station(IdentityStore(directory, DEVICE, "SECOND"), enroller).worker.step()
+    assert len(enroller.requests) == 3
+
+
+def test_box_of_a_version_that_noted_no_claim_goes_on(store: IdentityStore) -> None:
+    enroller = DirectEnroller()
+    Station(store, enroller).worker.step()
+    mark = store.key_path.parent / "device.claim"
+    mark.unlink()
+    Station(store, enroller).worker.step()
+    assert len(enroller.requests) == 1
+    assert mark.exists()
+
+
+def test_waiting_for_approval_is_said_and_asked_again_when_told(
+    store: IdentityStore, server: SimulatedEnrolment, tmp_path: Path
+) -> None:
+    server.answer = (202, b'{"error": "somebody has to approve this box first", "cause": "waiting-for-approval"}')
+    server.retry_after = "600"
+    station = Station(store, client(server, tmp_path))
+    assert 600 <= station.worker.step() <= 601
+    assert station.lines == [
+        f"enrolment waiting device={DEVICE} reason=enrolment waits: somebody has to approve this box first"
+    ]
+    for text, seconds in (("99999999", 86400), ("9999999999", 0), ("-1", 0), ("Fri, 31 Dec 1999 23:59:59 GMT", 0)):
+        server.retry_after = text
+        with pytest.raises(EnrolmentPendingError) as waiting:
+            client(server, tmp_path).enroll(b"x")
+        assert waiting.value.retry_after_s == seconds
 
 
 def test_stored_certificate_that_expired_is_asked_for_again(store: IdentityStore) -> None:
