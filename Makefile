@@ -5,7 +5,7 @@ PY := .venv/bin/python
 KEYS := build/keys
 ARGS ?=
 
-.PHONY: help setup run test test-fast test-long test-powercut check format lock image keys supervisor bench bench-wire bench-faults bench-office bench-feed bench-ingest bench-fleet bench-ota clean distclean
+.PHONY: help setup run test test-fast test-long test-powercut check format lock image keys supervisor bench bench-wire bench-faults bench-office bench-feed bench-ingest bench-fleet bench-ota bench-supervisor clean distclean
 
 help: ## this list
 	@printf 'Omamori: firmware, agent, feeds and cloud of a bridge-mode security appliance\n\n'
@@ -68,6 +68,9 @@ bench-feed: setup ## bytes, memory and times of feeds (ARGS='--rules DIR --lists
 
 bench-ota: setup ## size, memory and time of firmware updates, and one in QEMU (ARGS='--only releases')
 	@.venv/bin/omamori-lab bench ota $(ARGS)
+
+bench-supervisor: setup ## how long each failure of the whole box interrupts, with a supervisor, in QEMU
+	@.venv/bin/omamori-lab bench supervisor $(ARGS)
 
 bench-ingest: setup ## events a second that one worker of the cloud stores
 	@.venv/bin/omamori-lab bench ingest $(ARGS)

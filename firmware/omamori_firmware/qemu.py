@@ -62,6 +62,7 @@ class MachineConfig:
         watchdog: What the hardware watchdog does when it is not fed: QEMU's `-action watchdog=`.
         disk_log: Where to log every write to the disk, in the format of dm-log-writes; None: nowhere.
         vars_log: The same for the firmware's variables.
+        supervisor: Unix socket of the line to a supervisor, on the third serial port; None: there is no such port.
         extra: More QEMU arguments.
         extra_paths: More directories that QEMU has to see.
     """
@@ -77,6 +78,7 @@ class MachineConfig:
     watchdog: str = "reset"
     disk_log: Path | None = None
     vars_log: Path | None = None
+    supervisor: Path | None = None
     extra: Sequence[str] = ()
     extra_paths: Sequence[Path] = ()
 
@@ -117,6 +119,10 @@ def arguments(config: MachineConfig) -> list[str]:
         line += ["-device", f"virtio-net-pci,netdev=port{position},mac={port.mac},romfile=,{address}"]
     line += ["-chardev", f"pty,id=console,logappend=on,logfile={_plain(work / 'console.log')}"]
     line += ["-serial", "chardev:console", "-chardev", "pty,id=shell", "-serial", "chardev:shell"]
+    if config.supervisor is not None:
+        # An interrupt of its own: the third port's usual one is the first port's, too.
+        line += ["-chardev", f"socket,id=supervisor,path={_plain(config.supervisor)},reconnect=1"]
+        line += ["-device", "isa-serial,chardev=supervisor,index=2,iobase=0x3e8,irq=5"]
     line += ["-qmp", f"unix:{_plain(work / 'qmp')},server=on,wait=off", "-S"]
     return [*line, *config.extra]
 
@@ -173,7 +179,8 @@ class Machine:
             record.write_bytes(b"")  # QEMU begins it anew at each start, but it has to be there
         binds = {path.resolve() for path in (self.config.disk.parent, self.config.vars.parent, work)}
         binds |= {path.resolve() for path in self.config.extra_paths}
-        binds |= {path.parent.resolve() for path in (self.config.disk_log, self.config.vars_log) if path}
+        beside = (self.config.disk_log, self.config.vars_log, self.config.supervisor)
+        binds |= {path.parent.resolve() for path in beside if path}
         line = self._tools.command(arguments(self.config), binds=sorted(binds))
         with (work / "qemu.log").open("ab") as log:
             self._process = run.spawn(line, output=log, pass_fds=[port.fd for port in self.config.ports])

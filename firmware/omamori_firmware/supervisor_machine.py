@@ -123,6 +123,11 @@ class SupervisorMachine:
         return self.config.workdir / "console.log"
 
     @property
+    def pid(self) -> int:
+        """QEMU's process id."""
+        return self._running().pid
+
+    @property
     def is_on(self) -> bool:
         """Say whether QEMU runs."""
         return self._process is not None and self._process.poll() is None

@@ -143,3 +143,25 @@ def test_an_exception_inside_comes_out(tmp_path: Path) -> None:
         assert here.stat().st_ino != namespace.path.stat().st_ino
     finally:
         namespace.delete()
+
+
+def test_a_relay_leads_the_wire_past_the_box_or_through_it_and_never_both_ways(tmp_path: Path, scratch: Path) -> None:
+    made = Topology(Journal(tmp_path), has_relay=True)
+    with made.running():
+        relay = made.relay
+        assert relay is not None
+
+        def reaches() -> bool:
+            return client(made, scratch, PC1.name).ping(WEB.ipv4, count=2).received > 0
+
+        assert not relay.through
+        assert reaches()
+        relay.switch(through=True)
+        assert not reaches()  # there is no box
+        with Cable(made.wan_tap, made.lan_tap):
+            assert reaches()
+            relay.switch(through=False)
+            with Capture(made.internet, WAN_TAP) as internet:
+                assert reaches()
+            # A second way would bring each question twice.
+            assert len(internet.pings) == len(set(internet.pings))

@@ -26,6 +26,7 @@ from .errors import BoxError, NotReadyError
 from .journal import Journal
 from .power_cut import Recorder
 from .shell import Shell, ShellResult
+from .supervised import Supervisor
 from .topology import Topology
 
 FORWARDING = r"omamori: forwarding uptime=(?P<uptime>[\d.]+)"
@@ -83,6 +84,7 @@ class Box:
         memory_mib: Memory of the guest.
         on_line: Told every line of the console.
         recorder: Records every write of it; None: nothing is recorded.
+        supervisor: Who sees its plug and speaks with it; None: the board has none.
 
     Attributes:
         boots: How often it was switched on.
@@ -100,6 +102,7 @@ class Box:
         memory_mib: int = 1024,
         on_line: Callable[[str], None] = lambda _: None,
         recorder: Recorder | None = None,
+        supervisor: Supervisor | None = None,
     ) -> None:
         self._disk = disk
         self._variables = variables
@@ -108,6 +111,7 @@ class Box:
         self._workdir = workdir
         self._memory_mib = memory_mib
         self._recorder = recorder
+        self._supervisor = supervisor
         self._machine: Machine | None = None
         self._shell: Shell | None = None
         self._pid: int | None = None
@@ -160,6 +164,7 @@ class Box:
                 PortFd(self._topology.lan_tap, addresses.BOX_LAN_MAC),
             ),
             workdir=self._workdir,
+            supervisor=None if self._supervisor is None else self._supervisor.line,
             extra=() if clock is None else ("-rtc", f"base={clock}"),
         )
         if self._recorder is not None:
@@ -173,6 +178,8 @@ class Box:
             machine.start()
         except ImageError as err:
             raise BoxError(str(err), hint=err.hint) from err
+        if self._supervisor is not None:
+            self._supervisor.plug(present=True)
         if self._recorder is not None:
             self._recorder.begin()
         self.boots += 1
@@ -200,6 +207,8 @@ class Box:
         if self._shell is not None:
             self._shell.close()
             self._shell = None
+        if self._supervisor is not None:
+            self._supervisor.plug(present=False)
         machine.kill()
         if self._recorder is not None:
             self._recorder.end()
@@ -216,6 +225,33 @@ class Box:
         self._mark = self.console.mark()
         return self._mark
 
+    def reset(self) -> None:
+        """Pull its reset line, which also ends standing still; does nothing when it is off.
+
+        Raises:
+            BoxError: The virtual machine does not take it.
+        """
+        self.restarts_by_itself()
+        self._command("system_reset")
+        self._command("cont")
+
+    def freeze(self, *, frozen: bool) -> None:
+        """Let every processor of it stand still, as a kernel that hangs, or run again.
+
+        Raises:
+            BoxError: The virtual machine does not take it.
+        """
+        self._command("stop" if frozen else "cont")
+
+    def _command(self, name: str) -> None:
+        machine = self._machine
+        if machine is None:
+            return
+        try:
+            machine.qmp(name)
+        except ImageError as err:
+            raise BoxError(str(err), hint=err.hint) from err
+
     def press_button(self) -> None:
         """Press and release the power button.
 
@@ -224,10 +260,7 @@ class Box:
         """
         if self._machine is None:
             raise BoxError("the box is off")
-        try:
-            self._machine.qmp("system_powerdown")
-        except ImageError as err:
-            raise BoxError(str(err), hint=err.hint) from err
+        self._command("system_powerdown")
 
     def close(self) -> None:
         """Cut the power and end the console."""

@@ -57,6 +57,7 @@ def _settings(options: argparse.Namespace) -> LabSettings:
         image=defaults.image.parent / options.flavour,
         flavour=options.flavour,
         page_port=options.page_port,
+        supervisor=options.supervisor,
     )
 
 
@@ -147,6 +148,9 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--flavour", choices=("dev", "release"), default="dev", help="of the image: %(default)s")
     command.add_argument(
         "--page-port", type=int, default=8080, metavar="PORT", help="of the page on 127.0.0.1: %(default)s; 0: any"
+    )
+    command.add_argument(
+        "--supervisor", action="store_true", help="with the microcontroller that holds the wire, in QEMU as well"
     )
     command.set_defaults(handler=_run)
 

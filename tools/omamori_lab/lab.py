@@ -19,6 +19,7 @@ from .portal import Portal, identity
 from .power_cut import Recorder
 from .progress import Progress, Silence
 from .settings import SERIAL, LabSettings
+from .supervised import Supervisor
 from .surroundings import Listeners, Surroundings
 from .waiting import wait_for
 
@@ -36,6 +37,7 @@ class Lab:
         durations_s: How long the stages took, in seconds.
         image: Manifest of the image.
         recorder: Records every write of the box; None if that was not asked for.
+        supervisor: The box's supervisor while the lab runs; None if that was not asked for.
     """
 
     def __init__(self, settings: LabSettings, progress: Progress | None = None) -> None:
@@ -47,6 +49,7 @@ class Lab:
         self._surroundings: Surroundings | None = None
         self._box: Box | None = None
         self._journal: Journal | None = None
+        self.supervisor: Supervisor | None = None
         self.recorder = Recorder(settings.recordings) if settings.recordings is not None else None
 
     @contextlib.contextmanager
@@ -82,13 +85,16 @@ class Lab:
                 self.image = products.build_image(self.settings.keys, self.settings.image, self.settings.flavour)
         with self.surrounded():
             self._progress.step("factory disk")
-            with self._timed("factory"):
-                self._box = self._make_box()
-            try:
-                yield
-            finally:
-                box, self._box = self._box, None
-                box.close()
+            with contextlib.ExitStack() as stack:
+                self.supervisor = self._make_supervisor(stack)
+                with self._timed("factory"):
+                    self._box = self._make_box()
+                try:
+                    yield
+                finally:
+                    box, self._box = self._box, None
+                    self.supervisor = None
+                    box.close()
 
     @property
     def surroundings(self) -> Surroundings:
@@ -141,6 +147,20 @@ class Lab:
 
         return wait_for(online, f"{self.serial} online in the portal", timeout_s=_ONLINE_TIMEOUT_S, every_s=0.3)
 
+    def _make_supervisor(self, stack: contextlib.ExitStack) -> Supervisor | None:
+        relay = self.surroundings.topology.relay
+        if relay is None:
+            return None
+        assert self._journal is not None
+        self._progress.step("supervisor")
+        made = Supervisor(relay, self._journal, self.settings.run / "supervisor", reset=self._reset_box)
+        return stack.enter_context(made.running())
+
+    def _reset_box(self) -> None:
+        box = self._box
+        if box is not None:
+            box.reset()
+
     def _make_box(self) -> Box:
         assert self._journal is not None
         run = self.settings.run
@@ -165,6 +185,7 @@ class Lab:
             memory_mib=self.settings.memory_mib,
             on_line=lambda text: self._progress.moment(f"box: {text}"),
             recorder=self.recorder,
+            supervisor=self.supervisor,
         )
 
     @contextlib.contextmanager

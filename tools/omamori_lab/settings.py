@@ -21,6 +21,7 @@ class LabSettings:
         flavour: Of the image; the scenes that break things need `dev`.
         page_port: Port of the page on the loopback; 0 for any free one.
         memory_mib: Memory of the box.
+        supervisor: Whether the box has a supervisor, which holds the wire.
         recordings: Where every write of the box is recorded, for power cuts; None: nowhere.
     """
 
@@ -30,6 +31,7 @@ class LabSettings:
     flavour: str = "dev"
     page_port: int = 8080
     memory_mib: int = 1024
+    supervisor: bool = False
     recordings: Path | None = None
     feed_source: Path = TREE / "signatures" / "demo"
 

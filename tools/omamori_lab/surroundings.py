@@ -67,7 +67,7 @@ class Surroundings:
         self._journal = journal
         self._step = step
         self._run = settings.run
-        self.topology = Topology(journal)
+        self.topology = Topology(journal, has_relay=settings.supervisor)
         self.resolver = self._run / "resolv.conf"
         self.feeds = FeedDesk(settings, self.topology.internet, self.resolver)
         self.firmware = FirmwareDesk(settings, self.feeds.repository)

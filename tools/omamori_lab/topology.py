@@ -2,6 +2,8 @@
 
     pc1 pc2 pc3 srv ── sw0 (office) ── lan0 │ box │ wan0 (internet): router and every internet host
 
+With a supervisor its relay lies between: both cables lead through a patch, and either through the box or past it.
+
 The internet's hosts are addresses of one namespace, so nothing routes between the two captures: a frame that arrives
 changed was changed by the box. Terminals have fixed addresses; the box asks the router by DHCP.
 """
@@ -16,6 +18,7 @@ from . import addresses
 from .addresses import HOSTS, TERMINALS, Terminal
 from .journal import Journal
 from .namespace import Namespace
+from .wire_relay import BOX_LAN, BOX_WAN, INTERNET, OFFICE, WireRelay
 
 TERMINAL_PORT = "eth0"
 WAN_TAP = "wan0"
@@ -25,7 +28,12 @@ LAN_TAP = "lan0"
 class Topology:
     """Namespaces, links and taps of one lab.
 
+    Args:
+        journal: Where they are noted.
+        has_relay: Whether a supervisor's relay is in the wire.
+
     Attributes:
+        relay: The relay; None without one.
         office: The switch.
         internet: Router and hosts.
         terminals: Namespace of each terminal by name.
@@ -33,7 +41,9 @@ class Topology:
         lan_tap: Descriptor for the box's LAN port.
     """
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, *, has_relay: bool = False) -> None:
+        self._patch = Namespace(journal, "patch") if has_relay else None
+        self.relay = WireRelay(self._patch) if self._patch is not None else None
         self.office = Namespace(journal, "office")
         self.internet = Namespace(journal, "inet")
         self.terminals = {terminal.name: Namespace(journal, terminal.name) for terminal in TERMINALS}
@@ -44,19 +54,33 @@ class Topology:
     def running(self) -> Iterator[None]:
         """Make everything; on leaving remove it again in reverse order."""
         with contextlib.ExitStack() as stack:
-            for namespace in (self.office, self.internet, *self.terminals.values()):
+            patch = () if self._patch is None else (self._patch,)
+            for namespace in (self.office, self.internet, *patch, *self.terminals.values()):
                 stack.callback(namespace.delete)
                 namespace.create()
-            self._make_switch(stack)
-            self._make_internet(stack)
+            self._open_taps(stack)
+            self._make_switch()
+            self._make_internet()
             for terminal in TERMINALS:
                 self._make_terminal(terminal)
             yield
 
-    def _make_switch(self, stack: contextlib.ExitStack) -> None:
-        self.office.sysctl(ipv6__conf__all__disable_ipv6=1, ipv6__conf__default__disable_ipv6=1)
-        self.lan_tap = self.office.open_tap(LAN_TAP)
+    def _open_taps(self, stack: contextlib.ExitStack) -> None:
+        """Open the box's two ends; with a relay they are in the patch, and cables in their place."""
+        if self.relay is None or self._patch is None:
+            self.lan_tap = self.office.open_tap(LAN_TAP)
+            self.wan_tap = self.internet.open_tap(WAN_TAP)
+        else:
+            self.lan_tap = self._patch.open_tap(BOX_LAN)
+            self.wan_tap = self._patch.open_tap(BOX_WAN)
+            self.relay.cable(OFFICE, self.office, LAN_TAP)
+            self.relay.cable(INTERNET, self.internet, WAN_TAP)
+            self.relay.start()
         stack.callback(os.close, self.lan_tap)
+        stack.callback(os.close, self.wan_tap)
+
+    def _make_switch(self) -> None:
+        self.office.sysctl(ipv6__conf__all__disable_ipv6=1, ipv6__conf__default__disable_ipv6=1)
         self.office.configure(
             [
                 "link add sw0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
@@ -65,9 +89,7 @@ class Topology:
             ]
         )
 
-    def _make_internet(self, stack: contextlib.ExitStack) -> None:
-        self.wan_tap = self.internet.open_tap(WAN_TAP)
-        stack.callback(os.close, self.wan_tap)
+    def _make_internet(self) -> None:
         hosts = [f"addr add {host.ipv4}/32 dev lo" for host in HOSTS]
         hosts += [f"addr add {host.ipv6}/128 dev lo nodad" for host in HOSTS if host.ipv6]
         self.internet.configure(

@@ -1,6 +1,7 @@
 """The virtual machine's arguments, and its control channel against a real socket."""
 
 import contextlib
+import dataclasses
 import json
 import socket
 import threading
@@ -30,6 +31,13 @@ def test_wan_comes_first_on_the_bus(tmp_path: Path) -> None:
 
 def test_a_comma_in_a_path_does_not_become_an_option(tmp_path: Path) -> None:
     assert any(word.endswith("a,,b.raw") for word in arguments(config(tmp_path)))
+
+
+def test_a_supervisor_is_on_the_third_serial_port_and_only_where_there_is_one(tmp_path: Path) -> None:
+    assert not any("isa-serial" in word for word in arguments(config(tmp_path)))
+    line = arguments(dataclasses.replace(config(tmp_path), supervisor=tmp_path / "line"))
+    end = line.index(f"socket,id=supervisor,path={tmp_path / 'line'},reconnect=1")
+    assert line[end + 1 : end + 3] == ["-device", "isa-serial,chardev=supervisor,index=2,iobase=0x3e8,irq=5"]
 
 
 def test_the_identity_follows_the_first_port(tmp_path: Path) -> None:
