@@ -22,6 +22,7 @@ from omamori_agent.link.broker import Waker
 READ, WRITE = select.EPOLLIN, select.EPOLLOUT
 _BROKEN = select.EPOLLERR | select.EPOLLHUP
 _MOST_EVENTS = 1_000
+_LONGEST_LOOK_S = 0.2  # also how soon `run` ends
 _TURNS = 64  # boxes that go on before the sockets are looked at again
 
 
@@ -187,8 +188,8 @@ class Hub:
 
     def _next_s(self) -> float:
         if not self._timers:
-            return 1.0
-        return min(1.0, max(0.0, self._timers[0][0] - time.monotonic()))
+            return _LONGEST_LOOK_S
+        return min(_LONGEST_LOOK_S, max(0.0, self._timers[0][0] - time.monotonic()))
 
     def _look(self, timeout_s: float) -> None:
         for descriptor, event in self._epoll.poll(timeout_s, _MOST_EVENTS):
