@@ -18,7 +18,8 @@ class Status:
     """One consistent snapshot.
 
     `uninspected_s` counts the seconds since power-on without an inspecting engine, `passed_by_s` those in which a
-    lease (engine hung, command, button) let everything pass an engine that inspected.
+    lease (engine hung, command, button) let everything pass an engine that inspected. `trouble` is the code of what is
+    wrong around the box (0: nothing), `trouble_before` what was wrong while there was no connection.
     """
 
     engine: EngineState = EngineState.DOWN
@@ -28,6 +29,8 @@ class Status:
     uninspected_s: float = 0.0
     passed_by_s: float = 0.0
     connected: bool = False
+    trouble: int = 0
+    trouble_before: int = 0
 
 
 class StatusBoard:

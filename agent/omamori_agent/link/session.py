@@ -12,18 +12,19 @@ from collections.abc import Callable
 from omamori_agent.backoff import Backoff
 from omamori_agent.config import AgentConfig
 from omamori_agent.identity import Identity
+from omamori_agent.leaving import quiet_s
 from omamori_agent.ports import Clock
 from omamori_agent.spool import LANES, Lane, Spool, SpoolUnavailableError
 from omamori_agent.status import StatusBoard
 from omamori_protocol.errors import ProtocolError
 from omamori_protocol.messages import Event
 from omamori_protocol.topics import Leaf, device_topic, feed_announcement
-from omamori_protocol.vocabulary import Presence
+from omamori_protocol.vocabulary import Leaving, Presence
 
 from .broker import Acknowledged, BrokerConnection, BrokerUnreachableError, Hello, Received, Waker
 from .doubt import Doubt
 from .pace import Pace
-from .presence import describe
+from .presence import Beginning, describe
 from .retained import RetainedMessage
 from .window import SendWindow
 
@@ -51,6 +52,7 @@ class LinkSession:
         take_heartbeat: Returns a heartbeat to send, once, or None.
         reported: Returns what became of the desired state, or None while nobody knows.
         on_received: Told about each message for us.
+        beginning: What was before this connection.
     """
 
     def __init__(
@@ -67,8 +69,10 @@ class LinkSession:
         take_heartbeat: Callable[[], bytes | None],
         reported: Callable[[], bytes | None],
         on_received: Callable[[Received], None],
+        beginning: Beginning,
     ) -> None:
         self._config = config
+        self._beginning = beginning
         self._limits = config.link
         self._identity = identity
         self._boot = boot
@@ -141,10 +145,10 @@ class LinkSession:
         self._take(connection)
         self._confirm()
 
-    def finish(self, goodbye_s: float) -> None:
-        """Say that we leave; afterwards the connection may be closed in an orderly way."""
+    def finish(self, goodbye_s: float, leaving: Leaving) -> None:
+        """Say that we leave and why; afterwards the connection may be closed in an orderly way."""
         connection = self._live()
-        self._state.send(connection, self._describe(Presence.OFFLINE))
+        self._state.send(connection, self._describe(Presence.OFFLINE, leaving))
         deadline_s = self._clock.monotonic() + goodbye_s
         while self._state.waits_since is not None and self._clock.monotonic() < deadline_s:
             self._take(connection)
@@ -163,7 +167,7 @@ class LinkSession:
     def _topic(self, leaf: Leaf) -> str:
         return device_topic(self._identity.device, leaf)
 
-    def _describe(self, presence: Presence) -> bytes:
+    def _describe(self, presence: Presence, leaving: Leaving | None = None) -> bytes:
         return describe(
             self._config,
             self._identity,
@@ -172,6 +176,9 @@ class LinkSession:
             presence=presence,
             boot=self._boot,
             since_s=self._since_s,
+            beginning=self._beginning,
+            leaving=leaving,
+            quiet_s=None if leaving is None else quiet_s(leaving),
         ).encode()
 
     def _measure_backlog(self) -> None:

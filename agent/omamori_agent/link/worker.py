@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
+from omamori_agent import vitals
 from omamori_agent.backoff import Backoff
 from omamori_agent.config import AgentConfig
 from omamori_agent.errors import AgentError
@@ -23,9 +24,11 @@ from omamori_agent.text import clean_text
 from omamori_protocol.errors import MalformedError, ProtocolError
 from omamori_protocol.messages import FeedAnnouncement
 from omamori_protocol.topics import MAX_TOPIC_LENGTH, Leaf, device_topic, feed_announcement
+from omamori_protocol.vocabulary import Leaving, RunEnd
 
 from .broker import Broker, Received, Waker
 from .doubt import Doubt
+from .presence import Beginning
 from .session import LinkSession
 
 logger = logging.getLogger(__name__)
@@ -62,6 +65,8 @@ class LinkWorker:
         on_announcement: Told about each announced feed serial, from the link's thread; must not block.
         desired: Takes documents and commands, and tells what became of them.
         waker: Interrupts the waiting; its own one unless somebody else waits for it.
+        last_end: How the box's run before this one ended.
+        why_leaving: Returns why the agent is being stopped, once it is.
     """
 
     name = "link"
@@ -78,8 +83,13 @@ class LinkWorker:
         on_announcement: Callable[[int], None],
         desired: DesiredPort,
         waker: Waker | None = None,
+        last_end: RunEnd = RunEnd.UNKNOWN,
+        why_leaving: Callable[[], Leaving] = lambda: Leaving.PROGRAM,
     ) -> None:
         self._config = config
+        self._last_end = last_end
+        self._why_leaving = why_leaving
+        self._lost_s: float | None = None  # when the last connection ended
         self._broker = broker
         self._holder = holder
         self._spool = spool
@@ -164,6 +174,7 @@ class LinkWorker:
             take_heartbeat=self._take_heartbeat,
             reported=self._desired.reported,
             on_received=self._on_received,
+            beginning=self._beginning(),
         )
         connection = self._broker.connect(session.hello(), identity, stop)
         goodbye_s = 0.0
@@ -177,11 +188,23 @@ class LinkWorker:
             while not stop.is_set() and not self._reconnect.is_set() and self._holder.get() == identity:
                 session.step()
             if not self._reconnect.is_set():  # then we are back before the will is published
-                session.finish(self._config.link.goodbye_s)
+                leaving = self._why_leaving() if stop.is_set() else Leaving.SESSION
+                session.finish(self._config.link.goodbye_s, leaving)
                 goodbye_s = self._config.link.goodbye_s
         finally:
+            if self._live is not None:
+                self._lost_s = self._clock.monotonic()
             self._live = None
             connection.close(goodbye_s=goodbye_s)
+
+    def _beginning(self) -> Beginning:
+        away_s = None if self._lost_s is None else int(self._clock.monotonic() - self._lost_s)
+        return Beginning(
+            uptime_s=vitals.uptime_s(self._config.paths.proc),
+            last_end=self._last_end,
+            away_s=away_s,
+            trouble_before=self._status.get().trouble_before,
+        )
 
     def _take_heartbeat(self) -> bytes | None:
         with self._heartbeat_lock:

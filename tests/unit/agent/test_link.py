@@ -17,7 +17,7 @@ from omamori_agent.status import StatusBoard
 from omamori_protocol import cbor
 from omamori_protocol.messages import Event, FeedAnnouncement, State
 from omamori_protocol.topics import feed_announcement
-from omamori_protocol.vocabulary import EngineState, EventKind, FeedState, Presence, Severity
+from omamori_protocol.vocabulary import EngineState, EventKind, FeedState, Leaving, Presence, RunEnd, Severity
 from sim.box import DEVICE, box_config
 from sim.broker import SimulatedBroker, SimulatedConnection
 from sim.clock import ManualClock
@@ -500,3 +500,43 @@ def test_waker_is_taken_back_once() -> None:
     waker.set()
     assert waker.clear()
     assert not waker.clear()
+
+
+def test_a_birth_tells_what_was_before_it(box: Box) -> None:
+    eventually(lambda: box.states)
+    first = box.states[0]
+    assert (first.uptime_s, first.last_end, first.away_s) == (86_460, RunEnd.UNKNOWN, None)
+    assert (first.trouble, first.trouble_before, first.leaving) == (None, None, None)
+    box.broker.is_up = False
+    eventually(lambda: not box.status.get().connected)
+    box.status.update(trouble_before=7311)
+    box.broker.is_up = True
+    eventually(lambda: box.status.get().connected)
+    eventually(lambda: len(box.states) > 1)
+    second = box.states[-1]
+    assert second.session != first.session
+    assert (second.away_s, second.trouble_before) == (0, 7311)
+
+
+def test_present_trouble_is_told_when_it_changes(box: Box) -> None:
+    eventually(lambda: box.states)
+    box.status.update(trouble=7331)
+    eventually(lambda: box.states[-1].trouble == 7331)
+    box.status.update(trouble=0)
+    eventually(lambda: box.states[-1].trouble is None)
+
+
+def test_a_goodbye_says_why_and_for_how_long(box: Box) -> None:
+    eventually(lambda: box.status.get().connected)
+    box.end()
+    last = box.states[-1]
+    assert (last.presence, last.leaving, last.quiet_s) == (Presence.OFFLINE, Leaving.PROGRAM, 60)
+    assert State.decode(box.connection.hello.will_payload).leaving is None
+
+
+def test_a_new_certificate_is_a_goodbye_of_its_own(box: Box) -> None:
+    eventually(lambda: box.status.get().connected)
+    box.enrol(expires_s=2_000_000_001)
+    eventually(lambda: len(box.broker.connections) > 1)
+    goodbyes = [state for state in box.states if state.presence is Presence.OFFLINE]
+    assert [state.leaving for state in goodbyes] == [Leaving.SESSION]
