@@ -1,16 +1,22 @@
 """The operator at the broker: one message, or the end of a box's connection.
 
 Connect with a client certificate, do it, wait until it is done, leave.
+
+A broker's name may have several addresses: the nodes of a cluster. RabbitMQ keeps what is retained on the node that was
+told, so every node is told (docs/adr/0049-clustered-broker.md); what is not retained goes to one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
+import logging
+import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,17 +29,38 @@ from paho.mqtt.reasoncodes import ReasonCode
 from .errors import RejectedError, SetupError, TransientError
 from .pki import CA_FILE, CERTIFICATE_FILE, KEY_FILE
 
+logger = logging.getLogger(__name__)
+
 _CONTENT_TYPE = "application/cbor"
 _KEEPALIVE_S = 30
+_NO_SUBSCRIBERS = 0x10  # success on the surface
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BrokerAddress:
-    """Where the broker is and with which TLS directory to connect."""
+    """Where the broker is and with which TLS directory to connect; `node` is one address of several."""
 
     host: str
     port: int
     tls_directory: Path
+    node: str = ""
+
+    def __str__(self) -> str:
+        """Where it is, for people."""
+        return f"{self.host}:{self.port}" + (f" at {self.node}" if self.node else "")
+
+    def nodes(self) -> list[list[BrokerAddress]]:
+        """Return every address of its name, each kind (IPv6, IPv4) by itself, in the system's order.
+
+        Raises:
+            TransientError: The name cannot be resolved.
+        """
+        try:
+            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        except OSError as err:
+            raise TransientError(f"broker {self}: {err}") from err
+        kinds = [list(kind) for _family, kind in itertools.groupby(found, key=lambda item: item[0])]
+        return [[dataclasses.replace(self, node=str(item[4][0])) for item in kind] for kind in kinds]
 
     @staticmethod
     def parse(url: str, tls_directory: Path) -> BrokerAddress:
@@ -87,18 +114,61 @@ def publish(
         payload: The message.
         retain: Whether the broker keeps it for those who come later.
         expiry_s: Seconds after which the broker forgets it; None for never.
-        timeout_s: Seconds for connecting and acknowledging together.
+        timeout_s: Seconds for connecting to a node, and as many for its acknowledgement.
 
     Raises:
         SetupError: The TLS directory is not usable.
-        TransientError: The broker was not reached, refused, or did not acknowledge in time.
+        TransientError: No node was reached, took it, or acknowledged in time; or nobody hears what is not retained.
     """
+    _tell(broker, [(topic, payload)], retain=retain, expiry_s=expiry_s, timeout_s=timeout_s)
+
+
+def publish_retained(broker: BrokerAddress, messages: Sequence[tuple[str, bytes]], *, timeout_s: float = 10.0) -> None:
+    """Publish many messages, topic and content, as `publish` does one that is retained; one connection for each node.
+
+    Raises:
+        SetupError: The TLS directory is not usable.
+        TransientError: No node was reached, or took all of them; `timeout_s` is for connecting and for each message.
+    """
+    _tell(broker, messages, retain=True, expiry_s=None, timeout_s=timeout_s)
+
+
+def _tell(
+    broker: BrokerAddress,
+    messages: Sequence[tuple[str, bytes]],
+    *,
+    retain: bool,
+    expiry_s: int | None,
+    timeout_s: float,
+) -> None:
+    """Tell every node, or one if nothing is to be retained; nodes that do not answer are only named."""
+    failures: list[TransientError] = []
+    for kind in broker.nodes():
+        failed: list[TransientError] = []
+        for node in kind:
+            try:
+                with _connection(node, "", timeout_s) as connection:
+                    for topic, payload in messages:
+                        connection.publish(topic, payload, retain=retain, properties=_properties(expiry_s))
+            except TransientError as err:
+                failed.append(err)
+                continue
+            if not retain:
+                return
+        if len(failed) < len(kind):
+            for err in failed:
+                logger.warning("%s; when it is back, tell it: omamori-ota desired resend", err)
+            return
+        failures += failed
+    raise failures[0] if failures else TransientError(f"broker {broker} has no address")
+
+
+def _properties(expiry_s: int | None) -> Properties:
     properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho does not annotate it
     properties.ContentType = _CONTENT_TYPE
     if expiry_s is not None:
         properties.MessageExpiryInterval = expiry_s
-    with _connection(broker, "", timeout_s) as connection:
-        connection.publish(topic, payload, retain=retain, properties=properties)
+    return properties
 
 
 def end_connection(broker: BrokerAddress, device: str, *, timeout_s: float = 10.0) -> None:
@@ -122,19 +192,31 @@ def end_connection(broker: BrokerAddress, device: str, *, timeout_s: float = 10.
             )
 
 
+class _Client(mqtt.Client):
+    """paho's client, which finds a certain node under the name of all."""
+
+    end: tuple[str, int]
+
+    def _create_socket_connection(self) -> socket.socket:
+        return socket.create_connection(self.end, timeout=self.connect_timeout)
+
+
 class _Connection:
     """An open connection."""
 
     def __init__(self, broker: BrokerAddress, client_id: str, timeout_s: float) -> None:
-        self._where = f"{broker.host}:{broker.port}"
+        self._where = str(broker)
+        self._timeout_s = timeout_s
         self._broker = broker
         self._deadline = time.monotonic() + timeout_s
         self._refusals: list[str] = []
+        self._unheard = False
         self._ended = threading.Event()
         self._heard = threading.Event()
-        client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv5)
+        client = _Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv5)
         client.tls_set_context(broker.tls_context())
         client.connect_timeout = timeout_s
+        client.end = (broker.node or broker.host, broker.port)
         client.on_connect = self._on_connect
         client.on_publish = self._on_publish
         client.on_disconnect = self._on_disconnect
@@ -153,11 +235,17 @@ class _Connection:
 
     def publish(self, topic: str, payload: bytes, *, retain: bool, properties: Properties) -> None:
         """Publish, and wait for the acknowledgement."""
+        self._deadline = time.monotonic() + self._timeout_s
+        self._unheard = False
         message = self.client.publish(topic, payload, qos=1, retain=retain, properties=properties)
         message.wait_for_publish(max(0.1, self._deadline - time.monotonic()))
         if self._refusals or not message.is_published():
             what = "; ".join(self._refusals) or "no answer in time"
             raise TransientError(f"broker {self._where} did not acknowledge: {what}")
+        if self._unheard and not retain:
+            raise TransientError(
+                f"broker {self._where} has nobody who would hear it", hint="the box is not connected; try again later"
+            )
 
     def is_alive(self) -> bool:
         """Tell whether the broker still answers on this connection, whatever it answers."""
@@ -188,6 +276,7 @@ class _Connection:
     ) -> None:
         if reason.is_failure:
             self._refusals.append(f"message: {reason}")
+        self._unheard = reason.value == _NO_SUBSCRIBERS
 
     def _on_subscribe(self, *_facts: object) -> None:
         self._heard.set()
@@ -204,7 +293,6 @@ def _connection(broker: BrokerAddress, client_id: str, timeout_s: float) -> Iter
         connection.open()
         yield connection
     except (OSError, ValueError, RuntimeError) as err:
-        where = f"{broker.host}:{broker.port}"
-        raise TransientError(f"broker {where}: {err}", hint="is it running, and does its certificate fit?") from err
+        raise TransientError(f"broker {broker}: {err}", hint="is it running, and does its certificate fit?") from err
     finally:
         connection.close()

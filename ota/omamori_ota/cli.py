@@ -18,7 +18,7 @@ from omamori_protocol.errors import ProtocolError
 from omamori_protocol.topics import Leaf, check_channel, device_topic
 
 from . import announcement, keys, packs, pki
-from .broker import BrokerAddress, publish
+from .broker import BrokerAddress, publish, publish_retained
 from .candidate import Candidate
 from .cli_candidate import CandidateCommands, add_candidate_commands
 from .cli_factory import add_factory_commands
@@ -189,6 +189,19 @@ def _desired_publish(options: argparse.Namespace) -> None:
         print(f"desired state device={options.device} version={signed.document.version} bytes={len(signed.data)}")
 
 
+def _desired_resend(options: argparse.Namespace) -> None:
+    address = BrokerAddress.parse(options.broker, options.tls_dir)
+    address.tls_context()  # before thousands of documents are read
+    documents = [
+        (device_topic(signed.document.device, Leaf.DESIRED), signed.data) for signed in _desk(options).everything()
+    ]
+    publish_retained(address, documents)
+    if options.json:
+        print_json({"documents": len(documents)})
+    else:
+        print(f"desired states sent again: {len(documents)}")
+
+
 def _desired_show(options: argparse.Namespace) -> None:
     desk = _desk(options)
     signed = desk.read(options.file) if options.file is not None else desk.newest(options.device)
@@ -351,6 +364,14 @@ def _add_box_commands(commands: _Commands) -> None:
     command.add_argument("--file", metavar="FILE", type=Path, required=True, help="settings in JSON")
     command.add_argument("--version", type=_positive, help="instead of the one after the newest on record")
     command.set_defaults(run=_desired_publish)
+    command = group.add_parser("resend", help="send every box's newest document again: a node of the broker lost it")
+    command.add_argument("keys", metavar="KEYS", type=Path, help="key directory")
+    command.add_argument("--broker", metavar="mqtts://HOST:PORT", required=True, help="all nodes of this broker")
+    command.add_argument(
+        "--tls-dir", metavar="DIR", type=Path, required=True, help="TLS directory of the client `publisher`"
+    )
+    _add_json(command)
+    command.set_defaults(run=_desired_resend)
     command = group.add_parser("show", help="show what was signed last for a box (without the passphrase)")
     command.add_argument("keys", metavar="KEYS", type=Path, help="key directory")
     source = command.add_mutually_exclusive_group(required=True)

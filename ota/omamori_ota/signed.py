@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,18 @@ class DesiredDesk:
         if not path.exists():
             return None
         return self.read(path)
+
+    def everything(self) -> Iterator[Signed]:
+        """Yield what was signed last for each box and may still be delivered.
+
+        Raises:
+            SetupError: A record is damaged, or of another key.
+        """
+        now_s = int(self._clock().timestamp())
+        for path in sorted(self._directory.glob("*.cose")):
+            signed = self.read(path)
+            if signed.document.expires_s > now_s:
+                yield signed
 
     def read(self, path: Path) -> Signed:
         """Return a signed document from a file, verified.
