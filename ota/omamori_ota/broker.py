@@ -142,25 +142,26 @@ def _tell(
     timeout_s: float,
 ) -> None:
     """Tell every node, or one if nothing is to be retained; nodes that do not answer are only named."""
-    failures: list[TransientError] = []
+    failures: list[tuple[str, str | None]] = []  # what and what to do; an exception would keep its connection
     for kind in broker.nodes():
-        failed: list[TransientError] = []
+        failed: list[tuple[str, str | None]] = []
         for node in kind:
             try:
                 with _connection(node, "", timeout_s) as connection:
                     for topic, payload in messages:
                         connection.publish(topic, payload, retain=retain, properties=_properties(expiry_s))
             except TransientError as err:
-                failed.append(err)
+                failed.append((str(err), err.hint))
                 continue
             if not retain:
                 return
         if len(failed) < len(kind):
-            for err in failed:
-                logger.warning("%s; when it is back, tell it: omamori-ota desired resend", err)
+            for what, _hint in failed:
+                logger.warning("%s; when it is back, tell it: omamori-ota desired resend", what)
             return
         failures += failed
-    raise failures[0] if failures else TransientError(f"broker {broker} has no address")
+    what, hint = failures[0] if failures else (f"broker {broker} has no address", None)
+    raise TransientError(what, hint=hint)
 
 
 def _properties(expiry_s: int | None) -> Properties:
