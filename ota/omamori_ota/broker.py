@@ -142,9 +142,9 @@ def _tell(
     timeout_s: float,
 ) -> None:
     """Tell every node, or one if nothing is to be retained; nodes that do not answer are only named."""
-    failures: list[tuple[str, str | None]] = []  # what and what to do; an exception would keep its connection
+    failures: list[tuple[str, str]] = []  # what and what to do; an exception would keep its connection
     for kind in broker.nodes():
-        failed: list[tuple[str, str | None]] = []
+        failed: list[tuple[str, str]] = []
         for node in kind:
             try:
                 with _connection(node, "", timeout_s) as connection:
@@ -160,7 +160,7 @@ def _tell(
                 logger.warning("%s; when it is back, tell it: omamori-ota desired resend", what)
             return
         failures += failed
-    what, hint = failures[0] if failures else (f"broker {broker} has no address", None)
+    what, hint = failures[0] if failures else (f"broker {broker} has no address", "")
     raise TransientError(what, hint=hint)
 
 
