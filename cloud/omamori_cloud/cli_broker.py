@@ -67,15 +67,17 @@ def write_broker_files(arguments: argparse.Namespace) -> int:
     Raises:
         SetupError: An option does not fit the kind, or a file cannot be written.
     """
-    for name in ("tls", "clients", "services", "state", "crl", "crl_dir"):
-        path = getattr(arguments, name)
+    for option in ("tls", "clients", "services", "state", "crl", "crl_dir"):
+        path = getattr(arguments, option)
         if path is not None and not path.is_absolute():
-            raise ConfigError(name.replace("_", "-"), f"{path} is not absolute; it is a place on the broker's machine")
+            raise ConfigError(
+                option.replace("_", "-"), f"{path} is not absolute; it is a place on the broker's machine"
+            )
     is_cluster = arguments.kind == "rabbitmq"
     foreign = ("services", "websocket_port", "crl") if is_cluster else ("node", "memory_mib", "crl_dir")
-    for name in foreign:
-        if getattr(arguments, name):
-            raise ConfigError(name.replace("_", "-"), f"means nothing to {arguments.kind}")
+    for option in foreign:
+        if getattr(arguments, option):
+            raise ConfigError(option.replace("_", "-"), f"means nothing to {arguments.kind}")
     files, steps = (_cluster if is_cluster else _mosquitto)(arguments)
     for name, text in files.items():
         target = arguments.out / name

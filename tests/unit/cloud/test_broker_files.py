@@ -1,0 +1,143 @@
+"""`omamori-cloud broker-files`, and what a cluster's node is told."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from omamori_cloud.broker_cluster import MAX_NODES, ClusterFiles, rules_application, rules_source
+from omamori_cloud.broker_files import READ_BY_BOX, WRITTEN_BY_BOX, access_list
+from omamori_cloud.cli import main
+from omamori_cloud.errors import ConfigError
+from omamori_protocol.topics import Leaf
+
+NODES = tuple(f"rabbit@b{n}.example" for n in (1, 2, 3))
+TLS, CLIENTS = Path("/etc/omamori-broker/tls"), Path("/etc/omamori-broker/clients.pem")
+COMMON = ["broker-files", "--tls", str(TLS), "--clients", str(CLIENTS)]
+
+
+def made(**changes: object) -> ClusterFiles:
+    values: dict[str, object] = {"nodes": NODES, "tls": TLS, "clients": CLIENTS}
+    return ClusterFiles(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_only_encrypted_doors_with_certificates_are_open() -> None:
+    lines = made(address="192.0.2.1").settings().splitlines()
+    assert {line for line in lines if "listeners" in line} == {
+        "listeners.tcp = none",
+        "listeners.ssl.1 = 192.0.2.1:5671",
+        "mqtt.listeners.tcp = none",
+        "mqtt.listeners.ssl.1 = 192.0.2.1:8883",
+    }
+    assert [line for line in lines if "versions" in line] == ["ssl_options.versions.1 = tlsv1.3"]
+    assert {"ssl_options.verify = verify_peer", "ssl_options.fail_if_no_peer_cert = true"} <= set(lines)
+    assert "auth_mechanisms.1 = EXTERNAL" in lines
+    assert "mqtt.allow_anonymous = false" in lines
+
+
+def test_both_brokers_have_one_table_of_topics() -> None:
+    application, mosquitto = rules_application(), access_list()
+    for leaf in (*WRITTEN_BY_BOX, *READ_BY_BOX):
+        assert f'<<"{leaf.removesuffix("/#")}">>' in application
+        assert f"omamori/v1/%u/{leaf}" in mosquitto
+    assert {leaf for leaf in (*WRITTEN_BY_BOX, *READ_BY_BOX) if "/" not in leaf} == set(Leaf)
+    assert "-module(omamori_rules)." in rules_source()
+
+
+def test_revocation_lists() -> None:
+    assert "advanced.config" not in map(str, made().files())
+    advanced = {str(name): text for name, text in made(revoked=Path("/etc/omamori-broker/crl")).files().items()}
+    assert "{crl_check, peer}" in advanced["advanced.config"]
+    assert '{dir, "/etc/omamori-broker/crl"}' in advanced["advanced.config"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"nodes": ()}, "node"),
+        ({"nodes": NODES[:2]}, "node"),
+        ({"nodes": (NODES[0],) * 3}, "node"),
+        ({"nodes": tuple(f"rabbit@b{n}.example" for n in range(MAX_NODES + 2))}, "node"),
+        ({"nodes": ("rabbit@b1\nlisteners.tcp.1 = 5672",)}, "node"),
+        ({"nodes": ("b1.example",)}, "node"),
+        ({"tls": Path("/etc/a b")}, "tls"),
+        ({"clients": Path("relative")}, "clients"),
+        ({"revoked": Path('/etc/"}, {x')}, "revoked"),
+        ({"folder": Path("/etc/$(reboot)")}, "folder"),
+        ({"address": "0.0.0.0\nx"}, "address"),
+        ({"memory_mib": 127}, "memory"),
+    ],
+)
+def test_what_cannot_work_is_named(changes: dict[str, object], where: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        made(**changes)
+    assert caught.value.where == where
+
+
+def test_largest_cluster_and_smallest_memory() -> None:
+    made(nodes=tuple(f"rabbit@b{n}.example" for n in range(MAX_NODES)), memory_mib=128)
+    assert "USE_LONGNAME=false" in made(nodes=("rabbit@b1",)).environment()
+
+
+def test_the_command_writes_a_cluster_s_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nodes = [option for node in NODES for option in ("--node", node)]
+    line = [*COMMON, "--kind", "rabbitmq", "--out", str(tmp_path / "new"), *nodes, "--json"]
+    for _ in range(2):  # again over what is there
+        assert main(line) == 0
+        names = json.loads(capsys.readouterr().out)["files"]
+    assert set(names) == {str(p.relative_to(tmp_path / "new")) for p in (tmp_path / "new").rglob("*") if p.is_file()}
+    assert (tmp_path / "new/rabbitmq.conf").read_text() == made().settings()
+    assert stat.S_IMODE((tmp_path / "new/rabbitmq.conf").stat().st_mode) == 0o644
+    assert main(line[:-1]) == 0
+    assert "erlc -Werror" in capsys.readouterr().out
+
+
+def test_the_command_writes_mosquitto_s_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = [*COMMON, "--kind", "mosquitto", "--out", str(tmp_path), "--services", "/etc/omamori-broker/services.pem"]
+    assert main([*line, "--websocket-port", "443", "--crl", "/etc/omamori-broker/crl.pem"]) == 0
+    text = (tmp_path / "mosquitto.conf").read_text()
+    assert [word for word in text.splitlines() if word.startswith("listener")] == [
+        "listener 8883",
+        "listener 8884",
+        "listener 443",
+    ]
+    assert text.count("crlfile /etc/omamori-broker/crl.pem") == 3
+    assert (tmp_path / "mosquitto.acl").read_text() == access_list()
+    assert "/var/lib/mosquitto/mosquitto.acl" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        (["--kind", "mosquitto"], "services: is missing"),
+        (["--kind", "rabbitmq"], "node: is missing"),
+        (["--kind", "rabbitmq", "--node", "b1", "--services", "/x"], "services: means nothing to rabbitmq"),
+        (["--kind", "mosquitto", "--services", "/x", "--node", "rabbit@b1"], "node: means nothing to mosquitto"),
+        (["--kind", "mosquitto", "--services", "x"], "services: x is not absolute"),
+        (["--kind", "mosquitto", "--services", "/x", "--service-port", "8883"], "port: 8883, 8883: each listener"),
+    ],
+)
+def test_wrong_options_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], what: str
+) -> None:
+    assert main([*COMMON, "--out", str(tmp_path), *options]) == 1
+    assert what in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert main([*COMMON, "--kind", "rabbitmq", "--node", "rabbit@b1", "--out", str(tmp_path / "file/below")]) == 1
+    assert "file/below" in capsys.readouterr().err
+
+
+def test_help_tells_both_ways(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["broker-files", "--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert "--kind mosquitto" in text
+    assert "--kind rabbitmq" in text
