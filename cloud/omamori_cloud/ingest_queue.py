@@ -97,6 +97,8 @@ class QueueIngest:
         self._batch: list[Message | Refusal] = []
         self._last_tag = 0
         self._cancelled = False
+        # It writes a stack trace for each lost connection; what it raises we tell in a line.
+        logging.getLogger("pika").setLevel(logging.CRITICAL)
         self._parameters = pika.ConnectionParameters(
             host=config.host,
             port=config.port,

@@ -155,11 +155,10 @@ class Node:
             "HOME": str(self.folder),
             "RUNNING_UNDER_SYSTEMD": "1",  # its script becomes the Erlang machine instead of waiting for it
             "RABBITMQ_NODENAME": self.name,
-            "RABBITMQ_USE_LONGNAME": "true",
+            "RABBITMQ_CONF_ENV_FILE": str(config / "rabbitmq-env.conf"),
             "RABBITMQ_CONFIG_FILE": str(config / "rabbitmq.conf"),
             "RABBITMQ_ADVANCED_CONFIG_FILE": str(config / "advanced.config"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(config / "enabled_plugins"),
-            "RABBITMQ_PLUGINS_DIR": f"{self._cluster.plugins}:{config / 'plugins'}",
             "RABBITMQ_MNESIA_BASE": str(self.folder / "data"),
             "RABBITMQ_LOG_BASE": str(self.folder / "log"),
             "RABBITMQ_PID_FILE": str(self.folder / "pid"),
@@ -211,6 +210,7 @@ class Cluster:
                     address=node.address,
                     mqtt_port=MQTT_PORT,
                     amqp_port=AMQP_PORT,
+                    folder=node.folder / "etc",
                     memory_mib=MEMORY_MIB,
                 )
                 node.prepare(files, self._pki, cookie)
