@@ -184,6 +184,11 @@ class Paths:
         return self.run / "address/state.json"
 
     @property
+    def supervisor(self) -> Path:
+        """What the supervisor has told; there only on boards that have one."""
+        return self.run / "supervisor/state.json"
+
+    @property
     def boot_facts(self) -> Path:
         """What the slots' service found at this boot."""
         return self.run / "firmware/boot.json"

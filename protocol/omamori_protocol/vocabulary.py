@@ -114,6 +114,7 @@ class UninspectedReason(WireEnum):
     COMMAND = 5
     EXEMPT = 6
     NO_GATE = 7
+    RELAY = 8
 
 
 class FirmwareState(WireEnum):

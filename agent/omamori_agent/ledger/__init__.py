@@ -9,6 +9,7 @@ from __future__ import annotations
 from omamori_agent.config import AgentConfig
 from omamori_agent.gate import Gate, unset_bridge_settings
 from omamori_agent.ports import Clock, Outbox, Worker
+from omamori_agent.relay import read_past_s
 from omamori_agent.status import StatusBoard
 
 from .book import Book, Entry, Look
@@ -29,6 +30,7 @@ def build(config: AgentConfig, outbox: Outbox, status: StatusBoard, clock: Clock
     return LedgerWorker(
         open_gate=lambda: Gate(config.paths.bpf),
         is_wired=lambda: not unset_bridge_settings(config.paths.proc / "sys/net/bridge"),
+        past_s=lambda: read_past_s(config.paths.supervisor),
         boot_id_path=config.paths.proc / "sys/kernel/random/boot_id",
         copy_path=config.paths.run / "agent/ledger.json",
         outbox=outbox,

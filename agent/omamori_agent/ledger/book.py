@@ -6,6 +6,8 @@ Rules:
   `Status.uninspected_s`, so that ledger and heartbeat agree.
 * A packet without a verdict belongs to the engine's state: down, starting, hung. While the engine inspects, nobody
   had room for it: overload. While the bridge does not lead packets to the queue at all: no-gate.
+* What went past the box by the supervisor's relay is counted in seconds, and by the supervisor: the box may have been
+  off. Packets nobody counts. The engine's own seconds go on meanwhile.
 * A stretch of one reason is an entry. It is told every five minutes while it lasts and when it has been over for
   some seconds; what was told is never told again.
 """
@@ -46,6 +48,7 @@ class Look:
         is_wired: Whether bridged packets are led to the queue.
         is_hung: A lease lets everything pass because the engine hangs.
         is_commanded: A command or the button lets everything pass.
+        past_s: For how long the supervisor has led the wire past the box since its start; None: it did not tell.
     """
 
     at_s: float
@@ -56,6 +59,7 @@ class Look:
     is_wired: bool = True
     is_hung: bool = False
     is_commanded: bool = False
+    past_s: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,6 +110,7 @@ class Book:
         counts: The gate's counts then.
         passed_by_s: Seconds since power-on in which a lease let everything pass an inspecting engine.
         entries: What is not told yet, one for each reason at most.
+        past_s: What the supervisor told last of the wire past the box; None before it did.
     """
 
     at_s: float = 0.0
@@ -114,6 +119,7 @@ class Book:
     counts: Mapping[Uninspected, Count] = dataclasses.field(default_factory=dict)
     passed_by_s: float = 0.0
     entries: tuple[Entry, ...] = ()
+    past_s: int | None = None
 
     def advance(self, look: Look) -> Book:
         """Return the ledger after a look."""
@@ -152,6 +158,8 @@ class Book:
             add(UninspectedReason.COMMAND, step_s, news[Uninspected.COMMAND])
         if news[Uninspected.EXEMPT].packets:
             add(UninspectedReason.EXEMPT, step_s, news[Uninspected.EXEMPT])
+        if past_s := self._past(look):
+            add(UninspectedReason.RELAY, past_s, _NOTHING)
 
         passed_by_s = step_s if absent is None and (is_hung or look.is_commanded) else 0.0
         return dataclasses.replace(
@@ -162,6 +170,7 @@ class Book:
             counts=self.counts if look.counts is None else dict(look.counts),
             passed_by_s=self.passed_by_s + passed_by_s,
             entries=tuple(entries.values()),
+            past_s=self.past_s if look.past_s is None else look.past_s,
         )
 
     def due(self) -> list[Event]:
@@ -180,7 +189,8 @@ class Book:
 
     def after_power_on(self) -> Book:
         """Return the ledger for a new boot: what an earlier one left is over, everything else counts anew."""
-        return Book(entries=tuple(dataclasses.replace(entry, active_s=-QUIET_S) for entry in self.entries))
+        entries = tuple(dataclasses.replace(entry, active_s=-QUIET_S) for entry in self.entries)
+        return Book(entries=entries, past_s=self.past_s)
 
     def _absent_engine(self, look: Look, engine_s: float, *, is_hung: bool) -> UninspectedReason | None:
         """Return why there was no engine since the last look, or None if there was one."""
@@ -198,6 +208,12 @@ class Book:
         if new.packets < old.packets or new.bytes < old.bytes:
             return new  # the gate was loaded anew
         return Count(new.packets - old.packets, new.bytes - old.bytes)
+
+    def _past(self, look: Look) -> int:
+        """Return for how long the wire has led past the box since the last look; before the first one is unknown."""
+        if look.past_s is None or self.past_s is None:
+            return 0
+        return look.past_s - self.past_s if look.past_s >= self.past_s else look.past_s  # the supervisor began anew
 
     def _is_over(self, entry: Entry) -> bool:
         return self.at_s - entry.active_s >= QUIET_S

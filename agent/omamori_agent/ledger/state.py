@@ -41,6 +41,7 @@ def encode(saved: SavedBook) -> str:
         "engine": int(book.engine),
         "engine_s": round(book.engine_s, 3),
         "passed_by_s": round(book.passed_by_s, 3),
+        "past_s": book.past_s,
         "counts": [[int(reason), count.packets, count.bytes] for reason, count in book.counts.items()],
         "entries": [
             [
@@ -77,6 +78,7 @@ def decode(text: str) -> SavedBook:
             passed_by_s=_number(body["passed_by_s"]),
             counts=counts,
             entries=tuple(entries.values()),
+            past_s=None if body.get("past_s") is None else _whole(body["past_s"]),  # older versions have none
         )
     except BadStateError:
         raise

@@ -51,6 +51,7 @@ class LedgerWorker:
     Args:
         open_gate: Opens the gate; raises `AgentError` while it is not there.
         is_wired: Whether bridged packets are led to the queue.
+        past_s: For how long the supervisor has led the wire past the box; None: there is none, or it did not tell.
         boot_id_path: The kernel's name of this boot.
         copy_path: The file in memory.
         outbox: Gets events, keeps the ledger.
@@ -65,6 +66,7 @@ class LedgerWorker:
         *,
         open_gate: Callable[[], LedgerGate],
         is_wired: Callable[[], bool],
+        past_s: Callable[[], int | None] = lambda: None,
         boot_id_path: Path,
         copy_path: Path,
         outbox: Outbox,
@@ -73,6 +75,7 @@ class LedgerWorker:
     ) -> None:
         self._open_gate = open_gate
         self._is_wired = is_wired
+        self._past_s = past_s
         self._boot_id_path = boot_id_path
         self._copy_path = copy_path
         self._outbox = outbox
@@ -116,6 +119,7 @@ class LedgerWorker:
             is_wired=self._is_wired(),
             is_hung=control is not None and control.hung_until is not None,
             is_commanded=control is not None and (control.bypass_until or control.button_until) is not None,
+            past_s=self._past_s(),
         )
 
     def _read_gate(self) -> tuple[Mapping[Uninspected, Count] | None, Control | None]:

@@ -423,6 +423,10 @@ ENGLISH = Wording(
             name="No gate",
             meaning="What hands traffic over to inspection was not in place. Tell us if this stays.",
         ),
+        UninspectedReason.RELAY: ReasonWords(
+            name="Past the box",
+            meaning="While the box was starting, restarting or without power, the relay led the network past it.",
+        ),
     },
     settings=SettingsWords(
         title="Settings",

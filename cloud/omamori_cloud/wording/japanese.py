@@ -430,6 +430,10 @@ JAPANESE = Wording(
             name="検査の入口の停止",
             meaning="通信を検査に回す部分が外れていました。続くときはご連絡ください。",
         ),
+        UninspectedReason.RELAY: ReasonWords(
+            name="本体を通らない接続",
+            meaning="本体の起動中・再起動中・電源が切れている間、本体を通さずにネットワークを直接つないでいました。",
+        ),
     },
     settings=SettingsWords(
         title="設定の状態",

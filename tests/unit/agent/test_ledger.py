@@ -63,6 +63,7 @@ class Box:
         self.outbox = MemoryOutbox()
         self.status = StatusBoard()
         self.is_wired = True
+        self.past_s: int | None = None
         self.engine = EngineState.INSPECTING
         self.power_on("first")
         self.run = self.worker()
@@ -78,6 +79,7 @@ class Box:
         return LedgerWorker(
             open_gate=lambda: self.gate,
             is_wired=lambda: self.is_wired,
+            past_s=lambda: self.past_s,
             boot_id_path=self.directory / "boot_id",
             copy_path=self.directory / "ledger.json",
             outbox=self.outbox,
@@ -220,6 +222,26 @@ def test_no_gate_and_no_way_to_the_queue(box: Box) -> None:
     assert box.told() == {Reason.NO_GATE: (15, 15)}
 
 
+def test_the_wire_past_the_box_counts_also_while_the_box_was_off(box: Box) -> None:
+    box.past_s = 100  # from before this box knew its supervisor
+    box.live(2)
+    assert box.told() == {}
+    box.past_s = 103
+    box.live(8)
+    assert box.told() == {Reason.RELAY: (3, 0)}
+    box.live(40)  # the last numbers are kept
+    box.power_on("second")
+    box.run = box.worker()
+    box.past_s = None
+    box.live(2)
+    box.past_s = 163
+    box.live(8)
+    assert box.told() == {Reason.RELAY: (63, 0)}
+    box.past_s = 4  # the supervisor began anew
+    box.live(8)
+    assert box.told() == {Reason.RELAY: (67, 0)}
+
+
 def test_what_passed_before_the_agent_ran_counts(box: Box) -> None:
     box.clock.advance(40)
     box.gate.passes(Uninspected.NO_VERDICT, 500)
@@ -321,6 +343,7 @@ FULL = SavedBook(
             )
             for reason in Reason
         ),
+        past_s=2**32 - 1,
     ),
 )
 

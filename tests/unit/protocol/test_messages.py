@@ -171,7 +171,7 @@ EVENT = {0: 1, 1: 1, 2: 1, 3: 1, 4: 1}
         (17, "x" * 41, OversizeError),
         (21, "x" * 301, OversizeError),
         (22, 0, MalformedError),  # no such reason
-        (22, 8, MalformedError),
+        (22, 9, MalformedError),
         (23, 2**32, MalformedError),
         (24, 2**63, MalformedError),
         (25, -1, MalformedError),
