@@ -136,6 +136,11 @@ class Paths:
         """The last time known to be right; everybody may read it."""
         return self.state / "time/known"
 
+    @property
+    def last_run(self) -> Path:
+        """How this run began and the last one ended."""
+        return self.state / "run/last-run.json"
+
     # Volatile and kernel.
 
     @property
@@ -194,6 +199,11 @@ class Paths:
         return self.run / "firmware/boot.json"
 
     @property
+    def firmware_result(self) -> Path:
+        """How the last update ended, for the lamp."""
+        return self.run / "firmware/result"
+
+    @property
     def restart_request(self) -> Path:
         """A file that appears here restarts the box in an orderly way."""
         return self.run / "firmware/reboot"
@@ -202,6 +212,21 @@ class Paths:
     def time_wanted(self) -> Path:
         """What the time service shall make of the clocks."""
         return self.run / "time/wanted.json"
+
+    @property
+    def trouble(self) -> Path:
+        """What is wrong around the box; everybody may read it."""
+        return self.run / "agent/trouble.json"
+
+    @property
+    def trouble_code(self) -> Path:
+        """The code that the lamp shall show, 0 for none; everybody may read it."""
+        return self.run / "agent/code"
+
+    @property
+    def watchdogs(self) -> Path:
+        """The kernel's view of the hardware watchdogs."""
+        return self.root / "sys/class/watchdog"
 
     @property
     def stick(self) -> Path:

@@ -138,7 +138,12 @@ class FirmwareBox:
             probe=lambda _stop, _had_identity: self.health,
             restart=RestartTimer(self.clock, lambda: self.is_clock_known, self.paths.restart_request, self.limits),
             make_reporter=lambda facts: FirmwareReporter(
-                self.outbox, self.console.append, self.clock, slot=facts.slot, running=release.version
+                self.outbox,
+                self.console.append,
+                self.clock,
+                slot=facts.slot,
+                running=release.version,
+                result_path=self.paths.firmware_result,
             ),
             status=self.status,
             clock=self.clock,

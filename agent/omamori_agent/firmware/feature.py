@@ -114,7 +114,14 @@ def build(
         probe=lambda stop, had_identity: probes.look(stop, had_identity=had_identity),
         # The clock has a floor, the image's build time; what the kernel says below that was never set by anybody.
         restart=RestartTimer(clock, lambda: time.time() > release.build_time, paths.restart_request, limits),
-        make_reporter=lambda facts: FirmwareReporter(outbox, console, clock, slot=facts.slot, running=release.version),
+        make_reporter=lambda facts: FirmwareReporter(
+            outbox,
+            console,
+            clock,
+            slot=facts.slot,
+            running=release.version,
+            result_path=paths.firmware_result,
+        ),
         status=status,
         clock=clock,
         boottime_s=boottime_s,

@@ -1,4 +1,4 @@
-"""Tells what becomes of a firmware: a line on the console and an event for the cloud, each state once.
+"""Tells what becomes of a firmware: a line on the console, an event for the cloud, and the lamp; each state once.
 
 An event is in the spool before the record says that it was told, so a cut between the two tells it twice, never not at
 all. Nothing is decided here.
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 from omamori_agent.errors import TransientError
+from omamori_agent.files import write_atomic
 from omamori_agent.ports import Clock, Outbox
 from omamori_protocol.messages import Event
 from omamori_protocol.vocabulary import EventKind, FirmwareReason, FirmwareState, Severity, Slot
@@ -18,6 +20,7 @@ from .record import Record
 
 logger = logging.getLogger(__name__)
 
+_RESULTS = {FirmwareState.COMMITTED: b"done\n", FirmwareState.ROLLED_BACK: b"taken-back\n"}
 _TROUBLE = frozenset({FirmwareState.FAILED, FirmwareState.ROLLED_BACK})
 
 
@@ -30,16 +33,25 @@ class FirmwareReporter:
         clock: Time of events.
         slot: Slot that runs.
         running: Version that runs.
+        result_path: How an update ended, for the lamp; None where nobody reads it.
     """
 
     def __init__(
-        self, outbox: Outbox, console: Callable[[str], None], clock: Clock, *, slot: Slot, running: str
+        self,
+        outbox: Outbox,
+        console: Callable[[str], None],
+        clock: Clock,
+        *,
+        slot: Slot,
+        running: str,
+        result_path: Path | None = None,
     ) -> None:
         self._outbox = outbox
         self._console = console
         self._clock = clock
         self._slot = slot
         self._running = running
+        self._result_path = result_path
         self._line = ""
 
     def show(self, record: Record) -> None:
@@ -74,4 +86,14 @@ class FirmwareReporter:
         except TransientError as err:
             logger.debug("firmware event waits: %s", err)
             return False
+        self._light(record.state)
         return True
+
+    def _light(self, state: FirmwareState) -> None:
+        """Leave how an update ended where omamori-herald looks for it; a lamp is no reason to stop."""
+        if self._result_path is None or state not in _RESULTS:
+            return
+        try:
+            write_atomic(self._result_path, _RESULTS[state])
+        except OSError as err:
+            logger.debug("no lamp: %s", err)

@@ -229,7 +229,8 @@ LimitMEMLOCK=16M
 LimitCORE=0
 TasksMax=72
 
-# Root owns the table of queues and the line; of root's powers none is needed.
+# Root owns the table of queues and the line; of root's powers none is needed. The group reads what the agent leaves.
+Group=omamori
 CapabilityBoundingSet=
 NoNewPrivileges=yes
 RuntimeDirectory=omamori/supervisor

@@ -66,6 +66,7 @@ def test_from_the_wish_to_the_commit(box: FirmwareBox) -> None:
         S.COMMITTED,
     ]
     assert box.console[-1] == "firmware version=1.1.0 state=committed slot=B reason=-"
+    assert box.paths.firmware_result.read_text() == "done\n"
     before = list(box.slots.calls)
     box.boot()
     box.steps(5)
@@ -276,6 +277,7 @@ def test_trial_that_is_not_well_ends_on_the_old_slot(box: FirmwareBox, changes: 
     assert (box.slots.running, box.state, box.record.reason) == (Slot.A, S.ROLLED_BACK, reason)
     box.steps(1)
     assert ("1.1.0", S.ROLLED_BACK, reason) in box.told
+    assert box.paths.firmware_result.read_text() == "taken-back\n"
     event = box.outbox.events[-1]
     assert (event.booted_slot, event.running_firmware) == (Slot.A, "1.0.0")
     installs = box.slots.calls.count("install")
