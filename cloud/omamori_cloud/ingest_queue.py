@@ -125,7 +125,7 @@ class QueueIngest:
 
     def _converse(self) -> bool:
         """Hold one connection until it ends; returns whether it was ever good."""
-        self._forget()
+        self._batch = []
         self._cancelled = False
         was_connected = False
         connection = None
@@ -139,7 +139,6 @@ class QueueIngest:
             what = "the connection to the broker was lost" if was_connected else "the broker cannot be reached"
             self._report(f"{what}: {str(err)[:200] or type(err).__name__}")
         finally:
-            self._forget()
             if connection is not None and connection.is_open:
                 try:
                     connection.close()
@@ -165,9 +164,11 @@ class QueueIngest:
             gathered = len(self._batch)
             connection.process_data_events(_GATHER_WAIT_S if gathered else _IDLE_WAIT_S)
             if self._batch and (len(self._batch) == gathered or self._batch_is_ripe()):
-                self._store(connection)
-                channel.basic_ack(self._last_tag, multiple=True)
-                self._forget()
+                # While the database is away, messages go on coming in: into the next batch.
+                batch, self._batch = self._batch, []
+                tag = self._last_tag
+                self._store(connection, batch)
+                channel.basic_ack(tag, multiple=True)
         if self._cancelled:
             self._report("the broker has taken our queue away")
 
@@ -177,13 +178,13 @@ class QueueIngest:
             or self._clock() - self._batch[0].received_ms >= _GATHER_LIMIT_S * 1000
         )
 
-    def _store(self, connection: pika.BlockingConnection) -> None:
-        """Store the batch, in parts of the allowed size; while the database is away, keep the connection alive.
+    def _store(self, connection: pika.BlockingConnection, batch: list[Message | Refusal]) -> None:
+        """Store a batch, in parts of the allowed size; while the database is away, keep the connection alive.
 
         A lost connection ends the trying: somebody else has these messages by then, and newer states after them.
         """
-        for start in range(0, len(self._batch), self._batch_messages):
-            part = self._batch[start : start + self._batch_messages]
+        for start in range(0, len(batch), self._batch_messages):
+            part = batch[start : start + self._batch_messages]
             retry_s = _RETRY_FIRST_S
             while True:
                 try:
@@ -199,9 +200,6 @@ class QueueIngest:
                 retry_s = min(retry_s * 2, _RETRY_LAST_S)
         if self._status.trouble:
             self._report("")
-
-    def _forget(self) -> None:
-        self._batch.clear()
 
     def _report(self, trouble: str) -> None:
         if self._status.set(trouble):

@@ -63,7 +63,10 @@ class Rig:
         self.ca.write_bytes(self.service.pem)
         (folder / "clients.pem").write_bytes(self.service.pem + self.devices.pem)
         self.service.issue(HOST, client=False, names=(HOST,)).write(folder / "broker.key", folder / "broker.crt")
-        served = ClusterPki(folder / "broker.crt", folder / "broker.key", folder / "clients.pem")
+        self.lists = folder / "crl"
+        self.lists.mkdir()
+        self.revoke()
+        served = ClusterPki(folder / "broker.crt", folder / "broker.key", folder / "clients.pem", self.lists)
         self.cluster = Cluster(folder, served, broker_tree())
         url = postgres.database()
         self.engine = open_database(url, password_file=postgres.password_file)
@@ -86,6 +89,12 @@ class Rig:
             authority = self.devices if name[0].isupper() else self.service
             (issued or authority.issue(name)).write(key, certificate)
         return certificate, key
+
+    def revoke(self, *certificates: Issued) -> None:
+        """Write lists of every authority, the boxes' with these certificates; `Node.revoke` takes them."""
+        serials = [issued.certificate.serial_number for issued in certificates]
+        (self.lists / "boxes.pem").write_bytes(self.devices.revocation_list(*serials))
+        (self.lists / "services.pem").write_bytes(self.service.revocation_list())
 
     def start(self, name: str, *line: str | Path) -> subprocess.Popen[bytes]:
         """Start a program where boxes and service are."""
@@ -301,6 +310,17 @@ def test_certificates_of_strangers_and_old_ones_are_refused(rig: Rig) -> None:
         assert "exit 0" not in rig.publish(name, f"{PREFIX}/{BOX}/evt", "nobody", client_id=BOX), name
 
 
+def test_a_revoked_certificate_is_refused_from_then_on(rig: Rig) -> None:
+    issued, node = rig.devices.issue(BOX), rig.cluster.nodes[1]
+    rig.identity("R1", issued)
+    for is_revoked in (False, True):
+        said = rig.publish("R1", f"{PREFIX}/{BOX}/evt", "was I revoked?", at=node, client_id=BOX)
+        assert ("exit 0" not in said) is is_revoked, said
+        rig.revoke(issued)
+        node.revoke(rig.lists)
+    assert "exit 0" in rig.publish(BOX, f"{PREFIX}/{BOX}/evt", "another certificate", at=node)
+
+
 def test_services_do_their_own_work_only(rig: Rig) -> None:
     for leaf in ("desired", "cmd", "evt"):
         assert "exit 0" not in (said := rig.publish("ingest", f"{PREFIX}/{BOX}/{leaf}", "forged")) or (
@@ -327,7 +347,7 @@ def test_a_node_that_was_away_is_told_a_box_s_document_again(rig: Rig) -> None:
     certificate, key = rig.identity("publisher")
     for source, name in ((certificate, pki.CERTIFICATE_FILE), (key, pki.KEY_FILE), (rig.ca, pki.CA_FILE)):
         shutil.copy(source, tls / name)
-    (rig.folder / "settings.json").write_text('{"feed": {"channel": "demo"}}')
+    (rig.folder / "settings.json").write_text('{"policy": {"fail_closed": false}}')
 
     def ota(*words: str) -> str:
         line = [sys.executable, "-P", "-m", "omamori_ota.cli", *words, "--tls-dir", str(tls)]

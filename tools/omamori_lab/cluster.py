@@ -59,11 +59,15 @@ def broker_tree(note: Callable[[str], None] = lambda _: None) -> ToolsTree:
 
 @dataclasses.dataclass(frozen=True)
 class ClusterPki:
-    """Files that the nodes serve TLS with; the certificate must be good for `HOST`."""
+    """Files that the nodes serve TLS with; the certificate must be good for `HOST`.
+
+    `revoked` is a directory of revocation lists, one for each authority, named ``*.pem``.
+    """
 
     certificate: Path
     key: Path
     clients: Path
+    revoked: Path
 
 
 class Node:
@@ -75,6 +79,7 @@ class Node:
         self.name = f"rabbit@{self.address}"
         self.namespace = Namespace(cluster.journal, f"b{number}")
         self.folder = cluster.folder / f"node{number}"
+        self.revoked = self.folder / "tls/crl"
         self._cluster = cluster
         self._service = Service(
             f"node{number}",
@@ -89,7 +94,7 @@ class Node:
     def prepare(self, files: ClusterFiles, pki: ClusterPki, cookie: str) -> None:
         """Write everything that the node reads, compile the rules, and give it to the node's user."""
         config = self.folder / "etc"
-        for folder in (config, self.folder / "data", self.folder / "log", self.folder / "tls"):
+        for folder in (config, self.folder / "data", self.folder / "log", self.revoked):
             folder.mkdir(parents=True, mode=0o700)
         for name, text in files.files().items():
             (config / name).parent.mkdir(parents=True, exist_ok=True)
@@ -98,6 +103,7 @@ class Node:
         shutil.copyfile(pki.clients, self.folder / "tls/clients.pem")
         write_atomic(self.folder / "tls/tls.key", pki.key.read_bytes(), mode=0o600)
         write_atomic(self.folder / ".erlang.cookie", cookie.encode(), mode=0o600)
+        self.revoke(pki.revoked)
         source = config / RULES_FOLDER / "src" / f"{RULES}.erl"
         run(
             self._cluster.inside(["erlc", "-Werror", "-o", config / RULES_FOLDER / "ebin", source], self.folder),
@@ -105,9 +111,16 @@ class Node:
             env={"ERL_LIBS": self._cluster.plugins},
         )
         for path in (self.folder, *self.folder.rglob("*")):
-            os.chown(path, _USER, _USER)
             if path.is_file():
                 path.chmod(0o600)  # the certificate's key and the cookie are among them
+            os.chown(path, _USER, _USER)
+
+    def revoke(self, lists: Path) -> None:
+        """Give the node revocation lists, also while it runs."""
+        for path in lists.glob("*.pem"):
+            write_atomic(self.revoked / path.name, path.read_bytes(), mode=0o600)
+            os.chown(self.revoked / path.name, _USER, _USER)
+        run(["openssl", "rehash", self.revoked], timeout_s=30)
 
     def start(self) -> None:
         """Start it and wait until it takes connections.
@@ -207,6 +220,7 @@ class Cluster:
                     nodes=names,
                     tls=node.folder / "tls",
                     clients=node.folder / "tls/clients.pem",
+                    revoked=node.revoked,
                     address=node.address,
                     mqtt_port=MQTT_PORT,
                     amqp_port=AMQP_PORT,
