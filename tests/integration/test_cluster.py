@@ -300,6 +300,22 @@ def test_nobody_is_somebody_else(rig: Rig) -> None:
         assert "exit 0" not in rig.publish(f"x{name}", topic, "nobody", client_id=name), name
 
 
+def test_the_operator_ends_a_box_s_connection_from_another_node(rig: Rig) -> None:
+    """As `omamori-ota revoke` does: by taking over its client id, which no box can."""
+    here, there, _third = rig.cluster.nodes
+    line = rig.client("mosquitto_sub", BOX, here, "-W", "20", "-t", f"{PREFIX}/{BOX}/cmd")
+    with subprocess.Popen(["stdbuf", "-oL", *line], stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as box:
+        assert box.stdout is not None
+        said = ""
+        while "Subscribed" not in said:
+            more = box.stdout.readline().decode()
+            assert more, said
+            said += more
+        assert "exit 0" in rig.publish("publisher", f"{PREFIX}/{BOX}/cmd", "farewell", at=there, client_id=BOX)
+        said += box.stdout.read().decode()
+    assert "received DISCONNECT (142)" in said  # session taken over
+
+
 def test_certificates_of_strangers_and_old_ones_are_refused(rig: Rig) -> None:
     bad = {
         "S1": Authority("Device CA").issue(BOX),

@@ -16,6 +16,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from omamori_ota import announcement, keys, pki
 from omamori_ota.announcement import BrokerAddress
+from omamori_ota.broker import publish
 from omamori_ota.clock import system_clock
 from omamori_ota.errors import SetupError, TransientError
 from omamori_ota.keys import KeyDirectory
@@ -146,3 +147,9 @@ def test_broker_that_never_answers_is_given_up(tmp_path: Path, key_directory: Ke
 def test_directory_without_certificate_is_named(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="not a usable TLS directory"):
         BrokerAddress.parse("mqtts://127.0.0.1:1", tmp_path).tls_context()
+
+
+def test_a_message_for_nobody_is_not_a_success(broker: BrokerAddress) -> None:
+    with pytest.raises(TransientError, match="nobody who would hear it"):
+        publish(broker, feed_announcement("demo"), b"x", retain=False)
+    publish(broker, feed_announcement("demo"), b"x", retain=True)

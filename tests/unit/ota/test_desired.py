@@ -61,6 +61,16 @@ def parse(body: Any) -> dict[str, Any]:
     return parse_settings(json.dumps(body).encode())
 
 
+def test_what_may_still_be_delivered(desk: DesiredDesk, clock: ManualClock) -> None:
+    assert list(desk.everything()) == []
+    desk.sign("ZA35-000001", parse({}), lifetime=timedelta(days=1))
+    newest = desk.sign("ZA35-000001", parse({}), lifetime=YEAR)
+    short = desk.sign("ZA35-000002", parse({}), lifetime=timedelta(hours=1))
+    assert list(desk.everything()) == [newest, short]
+    clock.now += timedelta(hours=1)
+    assert list(desk.everything()) == [newest]
+
+
 def test_whole_file(desk: DesiredDesk, key_directory: KeyDirectory, clock: ManualClock) -> None:
     signed = desk.sign(DEVICE, parse(FULL), lifetime=YEAR)
     document = signed.document
