@@ -1,7 +1,7 @@
 """The agent put together: every object is made here, and nowhere else.
 
-Construction touches the world in one place only: the spool takes its boot number. Everything else begins when `run`
-starts the workers. Forwarding depends on nothing in this process.
+Construction touches the world in two places only: the spool takes its boot number, and the record of this run begins.
+Everything else begins when `run` starts the workers. Forwarding depends on nothing in this process.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from omamori_protocol.messages import Event
 from omamori_protocol.vocabulary import EventKind
 
-from . import desired, engine, feed, ledger, timekeeping, wifi
+from . import desired, diagnosis, engine, feed, ledger, timekeeping, wifi
 from .address.part import AddressPart
 from .clock import SystemClock
 from .config import AgentConfig
@@ -25,6 +25,8 @@ from .gate import Gate
 from .health import HealthWorker
 from .heartbeat import HeartbeatWorker, LateGate
 from .identity import EnrolmentClient, IdentityHolder, IdentityStore, IdentityWorker
+from .last_run import LastRun
+from .leaving import why_leaving
 from .link import LinkWorker, MQTTBroker, roads
 from .memory import Tidier
 from .notify import Notifier
@@ -45,10 +47,11 @@ class Agent:
     holder: IdentityHolder
     spool: Spool
     clock: Clock
+    last_run: LastRun
 
 
 def build(config: AgentConfig, clock: Clock | None = None) -> Agent:
-    """Make every object of the agent; the only thing touched is the spool, which takes its boot number.
+    """Make every object of the agent; touched are the spool, which takes its boot number, and the record of this run.
 
     Raises:
         SetupError: The data partition or the image lacks something.
@@ -59,6 +62,7 @@ def build(config: AgentConfig, clock: Clock | None = None) -> Agent:
     spool = Spool(config.paths.spool, config.spool, clock)
     spool.open()
     holder = IdentityHolder()
+    last_run = LastRun(config.paths.last_run, boot_id=desired.boot_id(config), watchdogs=config.paths.watchdogs)
     service_ca = str(config.paths.service_ca)
     engine_feature = engine.build(config, spool, status, clock)
     exclusion = feed.RuleExclusion()
@@ -100,6 +104,8 @@ def build(config: AgentConfig, clock: Clock | None = None) -> Agent:
         clock=clock,
         on_announcement=feed_feature.on_announcement,
         desired=desired_worker,
+        last_end=last_run.end,
+        why_leaving=lambda: why_leaving(config.paths.restart_request),
     )
     reach.link = link
     heartbeat = HeartbeatWorker(
@@ -117,6 +123,14 @@ def build(config: AgentConfig, clock: Clock | None = None) -> Agent:
         heartbeat,
         health,
         ledger.build(config, spool, status, clock),
+        diagnosis.build(
+            config,
+            status,
+            clock,
+            is_enrolled=lambda: holder.get() is not None,
+            last_run=last_run,
+            report=console.line,
+        ),
         timekeeping.build(config, spool, report=console.line, boottime_s=desired.boottime_s),
         desired_worker,
         wifi.WifiWorker(wifi_part),
@@ -124,7 +138,7 @@ def build(config: AgentConfig, clock: Clock | None = None) -> Agent:
         *feed_feature.workers,
         *firmware_feature.workers,
     ]
-    return Agent(workers, status, holder, spool, clock)
+    return Agent(workers, status, holder, spool, clock, last_run)
 
 
 @dataclasses.dataclass
@@ -174,7 +188,10 @@ def run(config: AgentConfig, notifier: Notifier, stop: threading.Event) -> int:
             describe=lambda: describe(agent),
             tidy=Tidier(),
         )
-        return supervisor.run()
+        exit_code = supervisor.run()
+        if exit_code == 0:
+            agent.last_run.close()
+        return exit_code
     finally:
         agent.spool.close()
 

@@ -45,6 +45,7 @@ def make_box(root: Path, **provision: Any) -> Paths:
         paths.empty_feed,
         paths.provision.parent,
         paths.spool,
+        paths.last_run.parent,
         paths.feed_metadata,
         paths.feed_store,
         paths.run / "engine",

@@ -53,7 +53,7 @@ def test_it_may_write_where_the_agent_keeps_things(service: dict[str, list[str]]
     paths = Paths()
     writable = [Path(word.lstrip("-")) for value in service["Service.ReadWritePaths"] for word in value.split()]
     ours = (paths.identity, paths.spool, paths.feed, paths.desired, paths.address, paths.firmware)
-    for needed in (*ours, paths.time_known, paths.time_wanted, paths.eve.parent):
+    for needed in (*ours, paths.last_run, paths.time_known, paths.time_wanted, paths.eve.parent):
         assert any(needed.is_relative_to(place) for place in writable), needed
     for forbidden in (paths.provision, paths.image, paths.slot.parent.parent):
         assert not any(forbidden.is_relative_to(place) for place in writable), forbidden
