@@ -1,9 +1,10 @@
-"""Brings messages from the broker into the store, in one thread.
+"""Brings messages from the broker into the store.
 
-One thread on purpose: it reads what the broker has, stores it as a batch in one transaction, and only then
-acknowledges it, on the same connection. While the database does not answer, nothing is read, so the broker keeps what
-we have not stored (its session for us survives our absence, and its own restart if it is told to persist). After a
-lost connection nothing that belonged to it is acknowledged: the broker delivers it again, and the store recognises it.
+One thread speaks with the broker: it reads what the broker has, has it stored as a batch in one transaction, and only
+then acknowledges it, on the same connection. While a batch is stored, by a second thread, the next one is gathered, and
+no more: while the database does not answer, nothing is read, so the broker keeps what we have not stored (its session
+for us survives our absence, and its own restart if it is told to persist). After a lost connection nothing that
+belonged to it is acknowledged: the broker delivers it again, and the store recognises it.
 
 Several workers may do this at a time, each under a name of its own, which it keeps: what the broker has given to a
 worker waits for that worker (docs/adr/0045-shared-ingest.md).
@@ -21,6 +22,7 @@ import logging
 import ssl
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from paho.mqtt.client import Client, MQTTMessage
@@ -48,6 +50,7 @@ _GATHER_WAIT_S = 0.01  # silence after which a batch is stored
 _GATHER_LIMIT_S = 0.2  # age at which it is stored although more is coming
 _RETRY_FIRST_S, _RETRY_LAST_S = 0.5, 10.0
 _CONNECT_TIMEOUT_S = 10.0
+_READ_AHEAD_BYTES = 16 * 1024  # as much as a TLS record holds
 _DRAINED_AFTER_S = 3.0  # silence after which a worker that retires has everything
 _SHARED = (Leaf.EVENT, Leaf.HEARTBEAT)
 _WHOLE = (Leaf.STATE, Leaf.REPORTED)
@@ -92,6 +95,36 @@ def tls_context(config: BrokerConfig) -> ssl.SSLContext:
     except (OSError, ssl.SSLError) as err:
         raise ConfigError("broker.cert", f"{config.cert} and its key are not usable: {err}") from err
     return context
+
+
+class _ReadAhead:
+    """An encrypted connection for paho, which asks for a byte, another one, and then for the rest of each message."""
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+        self._ready = b""
+        self._read = 0
+
+    def recv(self, size: int) -> bytes:
+        """Return up to `size` bytes; empty at the end."""
+        if self._read >= len(self._ready):
+            self._ready = self._sock.recv(_READ_AHEAD_BYTES)
+            self._read = 0
+        piece = self._ready[self._read : self._read + size]
+        self._read += len(piece)
+        return piece
+
+    def pending(self) -> int:
+        """Return how many bytes there are without asking the network."""
+        return len(self._ready) - self._read or int(self._sock.pending())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+class _Client(Client):
+    def _create_socket(self) -> Any:
+        return _ReadAhead(super()._create_socket())
 
 
 class Ingest:
@@ -139,11 +172,13 @@ class Ingest:
         self._retired = False
         self._batch: list[Message | Refusal] = []
         self._unacknowledged: list[tuple[int, int]] = []
+        self._storing: tuple[Future[bool], list[tuple[int, int]]] | None = None  # and what to acknowledge afterwards
+        self._storer = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._ended = ""
         self._client = self._make_client(tls_context(config))
 
     def _make_client(self, context: ssl.SSLContext) -> Client:
-        client = Client(
+        client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=self._config.client_id,
             protocol=MQTTProtocolVersion.MQTTv5,
@@ -162,17 +197,18 @@ class Ingest:
     def run(self) -> None:
         """Connect, take in, connect again, until stopped."""
         retry_s = _RETRY_FIRST_S
-        while not self._stop.is_set():
-            was_connected = self._converse()
-            if self._stop.is_set() or self._retired:
-                break
-            retry_s = _RETRY_FIRST_S if was_connected else min(retry_s * 2, _RETRY_LAST_S)
-            self._stop.wait(retry_s)
+        with self._storer:
+            while not self._stop.is_set():
+                was_connected = self._converse()
+                if self._stop.is_set() or self._retired:
+                    break
+                retry_s = _RETRY_FIRST_S if was_connected else min(retry_s * 2, _RETRY_LAST_S)
+                self._stop.wait(retry_s)
 
     def _converse(self) -> bool:
         """Hold one connection until it ends; returns whether it was ever good."""
-        self._batch.clear()
-        self._unacknowledged.clear()
+        self._settle(acknowledge=False, wait=True)  # of the connection before
+        self._batch, self._unacknowledged = [], []
         self._ended = ""
         self._heard_s = None
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho leaves it untyped
@@ -199,18 +235,23 @@ class Ingest:
         was_connected = False
         while True:
             gathered = len(self._batch)
-            rc = self._client.loop(_GATHER_WAIT_S if gathered else _IDLE_WAIT_S)
+            rc = self._client.loop(_GATHER_WAIT_S if gathered or self._storing else _IDLE_WAIT_S)
             if rc == MQTTErrorCode.MQTT_ERR_SUCCESS and len(self._batch) > gathered:
                 rc = self._read_on()
             was_connected = was_connected or self._client.is_connected()
-            if self._batch and (len(self._batch) == gathered or self._batch_is_ripe()):
-                self._store(acknowledge=rc == MQTTErrorCode.MQTT_ERR_SUCCESS)
-            if rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            is_live = rc == MQTTErrorCode.MQTT_ERR_SUCCESS
+            self._settle(acknowledge=is_live, wait=not is_live)
+            if self._batch and (len(self._batch) == gathered or self._batch_is_ripe() or not is_live):
+                self._store(acknowledge=is_live)
+            if not is_live:
+                self._settle(acknowledge=False, wait=True)
                 return was_connected
             if self._stop.is_set():
+                self._settle(acknowledge=True, wait=True)
                 self._client.disconnect()
                 return was_connected
             if self._heard_s is not None and time.monotonic() - self._heard_s > _DRAINED_AFTER_S:
+                self._settle(acknowledge=True, wait=True)
                 self._give_up_name()
                 return was_connected
 
@@ -237,24 +278,46 @@ class Ingest:
         )
 
     def _store(self, *, acknowledge: bool) -> None:
+        """Have the batch stored; while the one before is not, gather on until this one is full."""
+        if self._storing is not None and len(self._batch) < self._batch_messages:
+            return
+        self._settle(acknowledge=acknowledge, wait=True)
+        self._storing = (self._storer.submit(self._store_at_last, self._batch), self._unacknowledged)
+        self._batch, self._unacknowledged = [], []
+
+    def _store_at_last(self, batch: list[Message | Refusal]) -> bool:
+        """Store a batch, however long the database takes to answer; returns False only if we are stopped meanwhile."""
         retry_s = _RETRY_FIRST_S
         while True:
             try:
-                report = self._writer.store(self._batch)
+                report = self._writer.store(batch)
                 break
             except StoreUnavailableError as err:
                 self._report(str(err))
                 if self._stop.wait(retry_s):
-                    return
+                    return False
                 retry_s = min(retry_s * 2, _RETRY_LAST_S)
         logger.debug("stored %s", report)
-        if acknowledge:
-            for mid, qos in self._unacknowledged:
-                self._client.ack(mid, qos)
-            if self._client.is_connected() and self._status.trouble.startswith("database"):
-                self._report("")
-        self._batch.clear()
-        self._unacknowledged.clear()
+        return True
+
+    def _settle(self, *, acknowledge: bool, wait: bool = False) -> None:
+        """Acknowledge the batch that is being stored as soon as it is.
+
+        Args:
+            acknowledge: Whether the connection that it came over is still there.
+            wait: Until it is stored.
+        """
+        if self._storing is None or not (wait or self._storing[0].done()):
+            return
+        future, unacknowledged = self._storing
+        is_stored = future.result()  # raises what ends the worker
+        self._storing = None
+        if not is_stored or not acknowledge:
+            return
+        for mid, qos in unacknowledged:
+            self._client.ack(mid, qos)
+        if self._client.is_connected() and self._status.trouble.startswith("database"):
+            self._report("")
 
     def _report(self, trouble: str) -> None:
         if self._status.set(trouble):
