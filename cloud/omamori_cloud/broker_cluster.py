@@ -22,6 +22,8 @@ from .errors import ConfigError
 RULES = "omamori_rules"
 RULES_FOLDER = f"plugins/{RULES}-1"
 PLUGINS = ("rabbitmq_mqtt", "rabbitmq_auth_mechanism_ssl", RULES)
+WEBSOCKET_PLUGIN = "rabbitmq_web_mqtt"
+WEBSOCKET_PATH = "/mqtt"  # where boxes ask for it
 LIBRARY = "/usr/lib/rabbitmq/lib/rabbitmq_server-*/plugins"  # as Debian installs it
 MAX_NODES = 9  # more make a quorum slower, not safer
 MIN_MEMORY_MIB = 128
@@ -45,6 +47,7 @@ class ClusterFiles:
         address: Where the node listens.
         mqtt_port: For boxes.
         amqp_port: For ingest workers.
+        websocket_port: For boxes behind strict firewalls, or None.
         max_packet_bytes: Largest MQTT packet.
         folder: Where these files will lie.
         memory_mib: Memory above which the node takes nothing in until it has less; None for RabbitMQ's own choice.
@@ -57,6 +60,7 @@ class ClusterFiles:
     address: str = "0.0.0.0"  # noqa: S104 - a broker serves other machines
     mqtt_port: int = 8883
     amqp_port: int = 5671
+    websocket_port: int | None = None
     max_packet_bytes: int = MAX_PACKET_BYTES
     folder: Path = Path("/etc/rabbitmq")
     memory_mib: int | None = None
@@ -92,12 +96,12 @@ class ClusterFiles:
         found = {
             "rabbitmq.conf": self.settings(),
             "rabbitmq-env.conf": self.environment(),
-            "enabled_plugins": f"[{','.join(PLUGINS)}].\n",
+            "enabled_plugins": f"[{','.join(self.plugins)}].\n",
             f"{RULES_FOLDER}/src/{RULES}.erl": rules_source(),
             f"{RULES_FOLDER}/ebin/{RULES}.app": rules_application(),
         }
-        if self.revoked is not None:
-            found["advanced.config"] = self._revocation(self.revoked)
+        if self.revoked is not None or self.websocket_port is not None:
+            found["advanced.config"] = self.advanced()
         return {PurePosixPath(name): text for name, text in found.items()}
 
     def settings(self) -> str:
@@ -143,10 +147,26 @@ class ClusterFiles:
         is_long = any("." in node for node in self.nodes)
         return f'USE_LONGNAME={str(is_long).lower()}\nPLUGINS_DIR="$(echo {LIBRARY}):{self.folder}/plugins"\n'
 
-    def _revocation(self, folder: Path) -> str:
-        cache = f'{{ssl_crl_hash_dir, {{internal, [{{dir, "{folder}"}}]}}}}'
-        options = f"{{crl_check, peer}}, {{crl_cache, {cache}}}"
-        return f"[{{rabbit, [{{ssl_options, [{options}]}}]}}].\n"
+    @property
+    def plugins(self) -> tuple[str, ...]:
+        """What the broker is asked to load."""
+        return PLUGINS if self.websocket_port is None else (*PLUGINS, WEBSOCKET_PLUGIN)
+
+    def advanced(self) -> str:
+        """Return the content of ``advanced.config``: what ``rabbitmq.conf`` has no words for."""
+        revocation = []
+        if self.revoked is not None:
+            cache = f'{{ssl_crl_hash_dir, {{internal, [{{dir, "{self.revoked}"}}]}}}}'
+            revocation = ["{crl_check, peer}", f"{{crl_cache, {cache}}}"]
+        parts = [f"{{rabbit, [{{ssl_options, [{', '.join(revocation)}]}}]}}"] if revocation else []
+        if self.websocket_port is not None:
+            door = [f'{{ip, "{self.address}"}}', f"{{port, {self.websocket_port}}}", "{versions, ['tlsv1.3']}"]
+            door += [f'{{cacertfile, "{self.clients}"}}', f'{{certfile, "{self.tls}/tls.crt"}}']
+            door += [f'{{keyfile, "{self.tls}/tls.key"}}', "{verify, verify_peer}", "{fail_if_no_peer_cert, true}"]
+            settings = [f'{{ws_path, "{WEBSOCKET_PATH}"}}', "{tcp_config, []}"]
+            settings += [f"{{ssl_config, [{', '.join(door + revocation)}]}}"]
+            parts.append(f"{{{WEBSOCKET_PLUGIN}, [{', '.join(settings)}]}}")
+        return f"[{', '.join(parts)}].\n"
 
 
 def rules_source() -> str:

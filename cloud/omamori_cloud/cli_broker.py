@@ -46,10 +46,10 @@ def add_broker_commands(commands: Any) -> None:
     parser.add_argument("--address", metavar="IP", help="listen here only")
     parser.add_argument("--port", type=_port, metavar="N", default=8883, help="for boxes (%(default)s)")
     parser.add_argument("--json", action="store_true", help="for scripts: the names of the files")
+    parser.add_argument("--websocket-port", type=_port, metavar="N", help="for boxes behind strict firewalls: 443")
     one = parser.add_argument_group("mosquitto")
     one.add_argument("--services", type=Path, metavar="FILE", help="the services' authority alone (PEM), there")
     one.add_argument("--service-port", type=_port, metavar="N", default=8884, help="for services (%(default)s)")
-    one.add_argument("--websocket-port", type=_port, metavar="N", help="for boxes behind strict firewalls: 443")
     one.add_argument(
         "--state", type=Path, metavar="DIR", default=Path("/var/lib/mosquitto"), help="its data, there (%(default)s)"
     )
@@ -74,7 +74,7 @@ def write_broker_files(arguments: argparse.Namespace) -> int:
                 option.replace("_", "-"), f"{path} is not absolute; it is a place on the broker's machine"
             )
     is_cluster = arguments.kind == "rabbitmq"
-    foreign = ("services", "websocket_port", "crl") if is_cluster else ("node", "memory_mib", "crl_dir")
+    foreign = ("services", "crl") if is_cluster else ("node", "memory_mib", "crl_dir")
     for option in foreign:
         if getattr(arguments, option):
             raise ConfigError(option.replace("_", "-"), f"means nothing to {arguments.kind}")
@@ -131,6 +131,7 @@ def _cluster(arguments: argparse.Namespace) -> tuple[Mapping[PurePosixPath, str]
         revoked=arguments.crl_dir,
         mqtt_port=arguments.port,
         amqp_port=arguments.amqp_port,
+        websocket_port=arguments.websocket_port,
         memory_mib=arguments.memory_mib,
         **({"address": arguments.address} if arguments.address else {}),
     )

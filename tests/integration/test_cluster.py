@@ -25,7 +25,7 @@ from sqlalchemy import text
 
 from omamori_cloud.store.database import migrate, open_database
 from omamori_cloud.store.reader import Reader
-from omamori_lab.cluster import AMQP_PORT, HOST, MQTT_PORT, Cluster, ClusterPki, Node, broker_tree
+from omamori_lab.cluster import AMQP_PORT, HOST, MQTT_PORT, WEBSOCKET_PORT, Cluster, ClusterPki, Node, broker_tree
 from omamori_lab.cluster_boxes import BoxesPlan
 from omamori_ota import keys, pki
 from omamori_ota.clock import system_clock
@@ -119,6 +119,7 @@ class Rig:
             service_ca=str(self.ca),
             host=HOST,
             port=MQTT_PORT,
+            websocket_port=WEBSOCKET_PORT,
             events=EVENTS_PER_BOX,
             every_s=0.2,
             report=str(self.folder / f"{name}.report"),

@@ -36,7 +36,7 @@ from .waiting import wait_for
 
 HOST = "broker.omamori.test"
 NODES = 3
-MQTT_PORT, AMQP_PORT = 8883, 5671
+MQTT_PORT, AMQP_PORT, WEBSOCKET_PORT = 8883, 5671, 8443
 MEMORY_MIB = 400
 
 _NETWORK = "10.99.0"
@@ -224,6 +224,7 @@ class Cluster:
                     address=node.address,
                     mqtt_port=MQTT_PORT,
                     amqp_port=AMQP_PORT,
+                    websocket_port=WEBSOCKET_PORT,
                     folder=node.folder / "etc",
                     memory_mib=MEMORY_MIB,
                 )

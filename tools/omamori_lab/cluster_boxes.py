@@ -10,7 +10,9 @@ import dataclasses
 import hashlib
 import json
 import logging
+import os
 import signal
+import socket
 import ssl
 import sys
 import threading
@@ -53,6 +55,7 @@ class BoxesPlan:
         service_ca: Who signed the broker's certificate.
         host: The broker's name.
         port: Its port.
+        websocket_port: Every other box comes as a WebSocket to this one.
         events: How many each box has to tell, ``<id> <number>``.
         every_s: Seconds between two events of a box.
         report: File with the newest report.
@@ -64,6 +67,7 @@ class BoxesPlan:
     service_ca: str
     host: str
     port: int
+    websocket_port: int
     events: int
     every_s: float
     report: str
@@ -77,8 +81,8 @@ class _WatchedRoad(Road):
 
     def open(self, context: ssl.SSLContext, timeout_s: float) -> ssl.SSLSocket | WebSocket:
         sock = super().open(context, timeout_s)
-        if isinstance(sock, ssl.SSLSocket):
-            self.led_to(str(sock.getpeername()[0]))
+        with socket.socket(fileno=os.dup(sock.fileno())) as same:
+            self.led_to(str(same.getpeername()[0]))
         return sock
 
 
@@ -132,7 +136,9 @@ class _Box:
         holder = IdentityHolder()
         certificate, key = identities / f"{device}.crt", identities / f"{device}.key"
         holder.set(Identity(device=device, key_path=key, certificate_path=certificate, begins_s=0, expires_s=expires_s))
-        road = _WatchedRoad(plan.host, plan.port, led_to=self._led_to)
+        is_websocket = plan.devices.index(device) % 2 == 1
+        port = plan.websocket_port if is_websocket else plan.port
+        road = _WatchedRoad(plan.host, port, is_websocket, led_to=self._led_to)
         self._worker = LinkWorker(
             config=AgentConfig(provision=provision, release=_RELEASE, slot=Slot.A, paths=paths, link=_LIMITS),
             broker=MQTTBroker([road], plan.service_ca, _LIMITS),

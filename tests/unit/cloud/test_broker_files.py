@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import stat
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
-from omamori_cloud.broker_cluster import MAX_NODES, ClusterFiles, rules_application, rules_source
+from omamori_agent.link.road import WEBSOCKET_PATH as ROAD_PATH
+from omamori_cloud.broker_cluster import MAX_NODES, WEBSOCKET_PATH, ClusterFiles, rules_application, rules_source
 from omamori_cloud.broker_files import READ_BY_BOX, WRITTEN_BY_BOX, access_list
 from omamori_cloud.cli import main
 from omamori_cloud.errors import ConfigError
@@ -52,6 +53,23 @@ def test_revocation_lists() -> None:
     advanced = {str(name): text for name, text in made(revoked=Path("/etc/omamori-broker/crl")).files().items()}
     assert "{crl_check, peer}" in advanced["advanced.config"]
     assert '{dir, "/etc/omamori-broker/crl"}' in advanced["advanced.config"]
+
+
+def test_websockets_have_the_same_door() -> None:
+    assert "web_mqtt" not in made().files()[PurePosixPath("enabled_plugins")]
+    files = made(websocket_port=443, address="192.0.2.1", revoked=Path("/etc/crl")).files()
+    assert "rabbitmq_web_mqtt" in files[PurePosixPath("enabled_plugins")]
+    advanced = files[PurePosixPath("advanced.config")]
+    for setting in (
+        "{tcp_config, []}",  # else it listens unencrypted
+        '{ip, "192.0.2.1"}, {port, 443}',
+        "{verify, verify_peer}, {fail_if_no_peer_cert, true}",
+        "{versions, ['tlsv1.3']}",
+        '{ws_path, "/mqtt"}',
+    ):
+        assert setting in advanced
+    assert advanced.count("{crl_check, peer}") == 2
+    assert WEBSOCKET_PATH == ROAD_PATH
 
 
 @pytest.mark.parametrize(
