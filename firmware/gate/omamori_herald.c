@@ -10,6 +10,8 @@
  *    is to run. It is never asked and never believes the agent.
  *  - What forwards without inspecting is still forwarding; the gate counts that. What neither forwards nor is helped by
  *    omamori-watch is not.
+ *  - A lease that ends although it was renewed was too short for this machine or this line, and so is one of which we
+ *    ourselves use up half: the next one is twice as long. Some minutes without that, and it is the board's own again.
  *  - A processor that stands still is told by silence, so that the supervisor resets the box; anything else in words.
  *  - It says nothing but HELLO on a line on which no supervisor has answered, and ends where there is no such line.
  *
@@ -42,6 +44,9 @@
 
 #define REOPEN_MS 1000
 #define NO_LINE_MS 30000 /* a driver may come late; a line that is not there then is not there */
+#define LEASE_MAX_MS 2000
+#define LEARNED_MS 600000 /* a longer lease is forgotten after so long without a reason */
+#define LOOK_MS 200	  /* at bridge and queues; at the processors with every report */
 #define REPORT_MS 100 /* at least so often, and three times within a lease */
 #define HELLO_MS 500
 #define HELLO_LATER_MS 10000 /* where nobody has answered for a while */
@@ -53,7 +58,7 @@
 #define SILENT_MS 5000
 #define FILES_MS 500
 #define STALL_MS 1000 /* omamori-watch helps after 150; by then it has not */
-#define PROCESSOR_MS 50
+#define PROCESSOR_MS 100
 #define FAREWELL_MS 1000
 #define NOTIFY_MS 500
 #define RESULT_S 600
@@ -66,6 +71,9 @@
 
 /* What the box says of itself. */
 enum said { SAYS_NOTHING = 0, SAYS_STARTING = 1, SAYS_FORWARDING = 2 };
+
+/* Fields of a status that mean something to us, and one of the causes. */
+enum { CAUSE = 2, MOVES = 3, CAUSE_SILENCE = 2 };
 
 enum reason { REASON_REBOOT = 1, REASON_UPDATE = 2 };
 
@@ -119,6 +127,10 @@ struct herald {
 	struct processor processors[MAX_PROCESSORS];
 	unsigned int processor_count;
 	enum said said;
+	bool is_well; /* at the last look at bridge and queues */
+	uint32_t learned_ms; /* a lease that this machine needs; 0: the board's own */
+	uint64_t learned_at_ms;
+	uint64_t quiet_at_ms; /* we last kept silent on purpose */
 	bool must_unbar; /* an earlier one of us announced an end that did not come */
 	bool has_request;
 	struct request request;
@@ -145,6 +157,8 @@ struct herald {
 	uint64_t heard_ms;
 	uint64_t open_at_ms;
 	uint64_t report_at_ms;
+	uint64_t look_at_ms;
+	uint64_t reported_ms;
 	uint64_t hello_at_ms;
 	uint64_t status_at_ms;
 	uint64_t telemetry_at_ms;
@@ -383,11 +397,15 @@ static bool is_every_processor_running(const struct herald *herald, uint64_t now
 
 static enum said look(struct herald *herald, uint64_t now)
 {
-	if (!is_every_processor_running(herald, now))
+	if (!is_every_processor_running(herald, now)) {
+		herald->quiet_at_ms = now;
 		return SAYS_NOTHING;
-	if (!is_bridged(herald) || is_stuck(herald, now))
-		return SAYS_STARTING;
-	return SAYS_FORWARDING;
+	}
+	if (now >= herald->look_at_ms) {
+		herald->look_at_ms = now + LOOK_MS;
+		herald->is_well = is_bridged(herald) && !is_stuck(herald, now);
+	}
+	return herald->is_well ? SAYS_FORWARDING : SAYS_STARTING;
 }
 
 /* ---- the line ------------------------------------------------------------------------------------------------- */
@@ -473,9 +491,43 @@ static void send_numbers(struct herald *herald, unsigned int kind, unsigned int 
 	send_body(herald, body, line_build(body, kind, count, numbers, NULL), now);
 }
 
+static uint32_t lease(const struct herald *herald)
+{
+	return herald->learned_ms > herald->lease_ms ? herald->learned_ms : herald->lease_ms;
+}
+
 static void report(struct herald *herald, uint32_t said, uint64_t now)
 {
-	send_numbers(herald, LINE_REPORT, 2, (uint32_t[]){said, herald->lease_ms}, now);
+	send_numbers(herald, LINE_REPORT, 2, (uint32_t[]){said, lease(herald)}, now);
+}
+
+static void lengthen(struct herald *herald, uint64_t wanted_ms, uint64_t now)
+{
+	herald->learned_ms = wanted_ms < LEASE_MAX_MS ? (uint32_t)wanted_ms : LEASE_MAX_MS;
+	herald->learned_at_ms = now;
+}
+
+/* Notice how late we are ourselves. */
+static void notice_lateness(struct herald *herald, uint64_t now)
+{
+	uint64_t gap = now - herald->reported_ms;
+
+	if (herald->reported_ms && now - herald->quiet_at_ms > SILENT_MS && 2 * gap > lease(herald))
+		lengthen(herald, 2 * gap, now);
+	if (herald->learned_ms && now - herald->learned_at_ms > LEARNED_MS)
+		herald->learned_ms = 0;
+	herald->reported_ms = now;
+}
+
+/* Notice a lease that ended without our will; `moves` of the relay and why it last went past the box. */
+static void learn(struct herald *herald, uint32_t moves, uint32_t cause, uint64_t now)
+{
+	bool has_moved = herald->has_status && moves > herald->status[MOVES];
+
+	if (has_moved && cause == CAUSE_SILENCE && now - herald->quiet_at_ms > SILENT_MS) {
+		lengthen(herald, 2 * (uint64_t)lease(herald), now);
+		say("a lease ended although it was renewed; the next is %" PRIu32 " ms", herald->learned_ms);
+	}
 }
 
 static void hello(struct herald *herald, uint64_t now)
@@ -541,7 +593,7 @@ static void take_event(struct herald *herald, const struct line_message *message
 	herald->telemetry_at_ms = 0;
 }
 
-static void take_message(struct herald *herald, const struct line_message *message)
+static void take_message(struct herald *herald, const struct line_message *message, uint64_t now)
 {
 	struct request *request = &herald->request;
 	const struct line_field *fields = message->fields;
@@ -551,6 +603,7 @@ static void take_message(struct herald *herald, const struct line_message *messa
 	} else if (message->kind == LINE_EVENT) {
 		take_event(herald, message);
 	} else if (message->kind == LINE_STATUS) {
+		learn(herald, fields[MOVES].number, fields[CAUSE].number, now);
 		for (unsigned int i = 0; i < message->count; i++)
 			herald->status[i] = fields[i].number;
 		herald->has_status = herald->is_changed = true;
@@ -591,7 +644,7 @@ static void hear(struct herald *herald, uint64_t now)
 				continue;
 			}
 			herald->heard_ms = now;
-			take_message(herald, &message);
+			take_message(herald, &message, now);
 		}
 		if (length < (ssize_t)sizeof(data))
 			return;
@@ -661,8 +714,8 @@ static void write_state(const struct herald *herald, bool is_up_now)
 		length += snprintf(text + length, sizeof(text) - (size_t)length, "null");
 	}
 	length += snprintf(text + length, sizeof(text) - (size_t)length,
-			   ", \"power\": {\"serial\": %" PRIu32 ", \"kind\": \"%s\", \"outage_ms\": %" PRIu32 "}",
-			   herald->power_serial, power[herald->power_kind], herald->outage_ms);
+			   ", \"lease_ms\": %" PRIu32 ", \"power\": {\"serial\": %" PRIu32 ", \"kind\": \"%s\", \"outage_ms\": %" PRIu32 "}",
+			   lease(herald), herald->power_serial, power[herald->power_kind], herald->outage_ms);
 	for (unsigned int i = 0; i < LINE_MAX_FIELDS; i++)
 		length += add_number(text + length, sizeof(text) - (size_t)length, names[i], herald->has_status,
 				     herald->status[i]);
@@ -774,8 +827,10 @@ static void speak(struct herald *herald, uint64_t now)
 			herald->must_unbar = false;
 			mark(herald, "announced", false);
 		}
-		if (herald->is_welcome && said != SAYS_NOTHING)
+		if (herald->is_welcome && said != SAYS_NOTHING) {
+			notice_lateness(herald, now);
 			report(herald, said, now);
+		}
 	}
 	if (!is_up_now && now >= herald->hello_at_ms) {
 		bool is_late = !herald->is_welcome && now - herald->began_ms > HELLO_PATIENCE_MS;

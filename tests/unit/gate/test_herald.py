@@ -200,6 +200,18 @@ def test_silence_ends_the_lease_and_the_same_boot_comes_back(rig: Rig) -> None:
     assert (rig.chip.keeper.cause, rig.chip.keeper.state) == (SILENCE, STATE_RECOVERING)
     rig.stop_running(is_stopped=False)
     rig.await_through()
+    # Who is as late as that asks for a longer lease.
+    wait_for("a longer lease", lambda: rig.state()["lease_ms"] >= 300)
+
+
+def test_a_lease_that_ends_though_it_was_renewed_is_doubled(rig: Rig) -> None:
+    rig.start("--lease-ms", "500")
+    rig.await_through()
+    wait_for("a status", lambda: rig.state()["through"] == 1)
+    before = rig.state()["lease_ms"]
+    rig.chip.frozen = rig.chip.now() + 10_000  # the supervisor was not run for so long
+    rig.await_through(through=False)
+    wait_for("a longer lease", lambda: rig.state()["lease_ms"] >= min(2000, 2 * before))
 
 
 def test_a_farewell_is_an_announcement_and_a_new_herald_takes_it_back(rig: Rig) -> None:
