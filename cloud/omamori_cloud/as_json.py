@@ -12,10 +12,21 @@ from typing import Any
 
 from omamori_protocol.device import format_mac
 from omamori_protocol.feed_book import Explanation
+from omamori_protocol.trouble import trouble_of
 from omamori_protocol.vocabulary import WireEnum
 
 from .clock import to_rfc3339
-from .facts import BoxFacts, EventFacts, FirmwareFacts, LedgerFacts, LedgerSum, SettingsFacts
+from .facts import (
+    BoxFacts,
+    EventFacts,
+    FirmwareFacts,
+    LedgerFacts,
+    LedgerSum,
+    OutageFacts,
+    ServiceOutageFacts,
+    SettingsFacts,
+    WorkerFacts,
+)
 from .health import Health
 from .reports import ReportFacts, Standing
 
@@ -59,6 +70,43 @@ def box_object(box: BoxFacts, health: Health, name: str | None) -> dict[str, Any
         "settings": None if box.settings is None else settings_object(box.settings),
         "ledger": sums_object(box.ledger),
         "refused_messages": box.refused,
+        "trouble": None if not box.trouble else trouble_object(box.trouble),
+        "outage": None if box.outage is None else outage_object(box.outage),
+    }
+
+
+def trouble_object(code: int) -> dict[str, Any]:
+    """Return what is wrong around a box; a code of a newer box has no word here."""
+    return {"code": code, "word": _word(trouble_of(code))}
+
+
+def outage_object(outage: OutageFacts) -> dict[str, Any]:
+    """Return an absence of a box."""
+    return {
+        "id": outage.id,
+        "device": outage.device,
+        "start": _time(outage.start_ms),
+        "known": _time(outage.known_ms),
+        "end": _time(outage.end_ms),
+        "seconds": None if outage.end_ms is None else (outage.end_ms - outage.start_ms) // 1000,
+        "reason": outage.reason.word,
+        "evidence": dict(outage.evidence),
+        "noticed": _time(outage.noticed_ms),
+    }
+
+
+def service_outage_object(outage: ServiceOutageFacts) -> dict[str, Any]:
+    """Return a time in which nothing came in."""
+    return {"start": _time(outage.start_ms), "end": _time(outage.end_ms), "detail": outage.detail or None}
+
+
+def worker_object(worker: WorkerFacts) -> dict[str, Any]:
+    """Return the last sign of a program of ours."""
+    return {
+        "name": worker.name,
+        "last_sign": _time(worker.at_ms),
+        "connected_since": _time(worker.since_ms),
+        "trouble": worker.trouble or None,
     }
 
 

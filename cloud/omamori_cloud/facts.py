@@ -6,6 +6,7 @@ Nothing here is ready for a person: texts are as the box sent them (see `harmles
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from omamori_protocol.reported import PartName, PartState
 from omamori_protocol.vocabulary import (
@@ -22,6 +23,8 @@ from omamori_protocol.vocabulary import (
     Slot,
     UninspectedReason,
 )
+
+from .liveness import OutageReason
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,11 +98,48 @@ class LedgerFacts:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class OutageFacts:
+    """An absence of a box and the most probable reason; `end_ms` is None while it lasts.
+
+    `noticed_ms` is set if it lasted so long that the customer had to hear of it. `evidence` is what `liveness` found.
+    """
+
+    id: int
+    device: str
+    start_ms: int
+    known_ms: int
+    reason: OutageReason
+    end_ms: int | None = None
+    noticed_ms: int | None = None
+    evidence: Mapping[str, int | str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ServiceOutageFacts:
+    """A time in which nothing came in; `detail` is empty if our programs did not run."""
+
+    start_ms: int
+    end_ms: int | None
+    detail: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WorkerFacts:
+    """The last sign of a program of ours; `since_ms` is None while nothing comes in to it."""
+
+    name: str
+    at_ms: int
+    since_ms: int | None
+    trouble: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class BoxFacts:
     """A box as its newest messages describe it; None is "it has not said".
 
     Firmware, slot and feed are from the newer of state and heartbeat. `refused` counts messages not taken in. `ledger`
-    holds what ever passed uninspected, by reason; `update` the last word about a firmware update.
+    holds what ever passed uninspected, by reason; `update` the last word about a firmware update. `trouble` is the code
+    of what is wrong around the box (see `omamori_protocol.trouble`), `outage` the absence that lasts.
     """
 
     device: str
@@ -128,6 +168,8 @@ class BoxFacts:
     settings: SettingsFacts | None = None
     ledger: tuple[LedgerSum, ...] = ()
     update: FirmwareFacts | None = None
+    trouble: int | None = None
+    outage: OutageFacts | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,11 @@ from omamori_cloud.as_json import (
     event_object,
     explanation_object,
     ledger_object,
+    outage_object,
     report_object,
+    service_outage_object,
     sums_object,
+    worker_object,
 )
 from omamori_cloud.clock import Clock, parse_moment, to_rfc3339
 from omamori_cloud.errors import QueryError
@@ -24,8 +27,9 @@ from omamori_cloud.feed_trial import judge
 from omamori_cloud.health import assess
 from omamori_cloud.ingest import IngestStatus
 from omamori_cloud.reports import ReportState, ask
+from omamori_cloud.store.absence_reader import MAX_OUTAGES
 from omamori_cloud.store.database import newest_revision
-from omamori_cloud.store.queries import MAX_ALERTS, MAX_LEDGER, AlertQuery, Cursor, LedgerQuery
+from omamori_cloud.store.queries import MAX_ALERTS, MAX_LEDGER, AlertQuery, Cursor, LedgerQuery, is_device_id
 from omamori_cloud.store.reader import Reader
 from omamori_cloud.store.reports import MAX_PAGE, ReportStore
 from omamori_ota.rollout import PERMILLE, Outcome
@@ -37,6 +41,7 @@ from omamori_protocol.vocabulary import Function, Severity
 
 from .config import PageConfig
 
+_WEEK_MS = 7 * 86_400_000
 _SILENCE_S = 900  # of a box that took a feed: fifteen heartbeats
 
 
@@ -105,6 +110,27 @@ class API:
                 "sums": sums_object(self._reader.ledger_sums(query.device, query.since_ms)),
                 "entries": [ledger_object(entry) for entry in page.entries],
                 "next": None if page.next is None else str(page.next),
+            }
+        )
+
+    def outages(self, request: Request) -> Response:
+        """Return absences of boxes, the newest first, and the times of the last week in which nothing came in."""
+        parameters = _parameters(request, {"device", "before", "limit"})
+        device = parameters.get("device")
+        if device is not None and not is_device_id(device):
+            raise QueryError("device", f"{device[:40]!r} is not a box's name")
+        before = _number(parameters, "before", 1, MAX_NUMBER) if "before" in parameters else None
+        limit = _number(parameters, "limit", 50, MAX_OUTAGES)
+        now_ms = self._clock()
+        found = self._reader.outages(device, before=before, limit=limit)
+        service = self._reader.service_outages(now_ms - _WEEK_MS)
+        return JSONResponse(
+            {
+                "as_of": to_rfc3339(now_ms),
+                "outages": [outage_object(item) for item in found],
+                "next": found[-1].id if len(found) == limit else None,
+                "service": [service_outage_object(item) for item in service],
+                "workers": [worker_object(item) for item in self._reader.workers()],
             }
         )
 

@@ -18,9 +18,12 @@ from omamori_cloud.facts import (
     FirmwareFacts,
     LedgerFacts,
     LedgerSum,
+    OutageFacts,
     PartFacts,
     RefusalFacts,
+    ServiceOutageFacts,
     SettingsFacts,
+    WorkerFacts,
 )
 from omamori_cloud.feed_trial import TrialFacts
 from omamori_protocol.reported import PartName, PartState
@@ -39,6 +42,7 @@ from omamori_protocol.vocabulary import (
     UninspectedReason,
 )
 
+from .absence_reader import MAX_OUTAGES, read_outages, read_service_outages, read_workers
 from .queries import AlertPage, AlertQuery, Cursor, LedgerPage, LedgerQuery, parse_terminal
 from .schema import Device, Event, Firmware, Heartbeat, LedgerEntry, LedgerTotal, Refusal, Setting, State
 from .trial_reader import read_trial
@@ -95,7 +99,23 @@ class Reader:
             reason = _maybe(UninspectedReason, row["reason"])
             if reason is not None:
                 sums.setdefault(row["device_id"], []).append(_sum(reason, row))
-        return tuple(_box(row, tuple(sums.get(row["devices_id"], ()))) for row in rows)
+        outages = {
+            found.device: found
+            for found in read_outages(self._rows, device=None, before=None, limit=MAX_OUTAGES, is_open=True)
+        }
+        return tuple(_box(row, tuple(sums.get(row["devices_id"], ())), outages.get(row["devices_id"])) for row in rows)
+
+    def outages(self, device: str | None, *, before: int | None = None, limit: int = 50) -> tuple[OutageFacts, ...]:
+        """Return absences, of one box or of all, the newest first."""
+        return read_outages(self._rows, device=device, before=before, limit=limit)
+
+    def service_outages(self, since_ms: int, limit: int = 50) -> tuple[ServiceOutageFacts, ...]:
+        """Return times since some moment in which nothing came in, the newest first."""
+        return read_service_outages(self._rows, since_ms=since_ms, limit=limit)
+
+    def workers(self) -> tuple[WorkerFacts, ...]:
+        """Return the last signs of our own workers."""
+        return read_workers(self._rows)
 
     def ledger(self, query: LedgerQuery) -> LedgerPage:
         """Return one page of a box's ledger."""
@@ -274,7 +294,7 @@ def _update(row: Any) -> FirmwareFacts | None:
     )
 
 
-def _box(row: Any, ledger: tuple[LedgerSum, ...]) -> BoxFacts:
+def _box(row: Any, ledger: tuple[LedgerSum, ...], outage: OutageFacts | None) -> BoxFacts:
     state_ms, heartbeat_ms = row["states_received_ms"], row["heartbeats_received_ms"]
     newer = "heartbeats" if state_ms is None or (heartbeat_ms or 0) > state_ms else "states"
     feed_state = _maybe(FeedState, row[f"{newer}_feed_state"])
@@ -306,6 +326,8 @@ def _box(row: Any, ledger: tuple[LedgerSum, ...]) -> BoxFacts:
         settings=_settings(row),
         ledger=ledger,
         update=_update(row),
+        trouble=row["states_trouble"],
+        outage=outage,
     )
 
 

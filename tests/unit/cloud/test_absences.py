@@ -13,12 +13,14 @@ from omamori_cloud.errors import ConfigError
 from omamori_cloud.intake import Message
 from omamori_cloud.liveness import OutageReason
 from omamori_cloud.liveness_worker import LivenessWorker
+from omamori_cloud.page.config import PageConfig
 from omamori_cloud.store import schema
 from omamori_protocol.trouble import Trouble
 from omamori_protocol.vocabulary import Leaving, RunEnd
 
 from .makers import BOX, OTHER_BOX, Bench, state
 from .watched import OFFLINE_AFTER_S, Watched
+from .web_client import WebClient
 
 
 @pytest.fixture
@@ -284,3 +286,45 @@ def test_thresholds_must_not_get_smaller() -> None:
         parse_config(text + b"notice_after_s = 10\n", Path("/"))
     with pytest.raises(ConfigError):
         parse_config(text + b"unknown = 10\n", Path("/"))
+
+
+def test_absences_come_back_as_they_went_in(watched: Watched) -> None:
+    session = watched.birth(boot=1)
+    watched.will(session, boot=1, leaving=Leaving.UPDATE, quiet_s=900)
+    watched.wait(60)
+    reader = watched.bench.reader
+    (lasting,) = reader.outages(BOX)
+    assert (lasting.reason, lasting.end_ms) == (OutageReason.MAINTENANCE, None)
+    (box,) = reader.boxes()
+    assert box.outage == lasting
+    watched.birth(boot=2, uptime_s=10, last_end=RunEnd.ORDERLY, trouble=int(Trouble.SWAPPED))
+    watched.look()
+    (over,) = reader.outages(None)
+    assert over.end_ms == watched.bench.now_ms
+    assert over.evidence["last_end"] == "orderly"
+    (box,) = reader.boxes()
+    assert (box.outage, box.trouble) == (None, Trouble.SWAPPED)
+    assert reader.outages(OTHER_BOX) == ()
+    assert reader.outages(BOX, before=over.id) == ()
+    assert [worker.name for worker in reader.workers()] == ["ingest", "liveness"]
+
+
+def test_the_api_tells_absences_our_own_outages_and_workers(watched: Watched) -> None:
+    bench = watched.bench
+    watched.birth(boot=1)
+    watched.wait(60, beats=(BOX,))
+    watched.birth(boot=2, uptime_s=10, last_end=RunEnd.ABRUPT)
+    watched.look()
+    watched.status.set("the broker cannot be reached")
+    watched.wait(20)
+    client = WebClient(bench.app(PageConfig(), watched.status))
+    answer = client.get(f"/api/v1/outages?device={BOX}").json()
+    (outage,) = answer["outages"]
+    assert (outage["reason"], outage["noticed"], outage["device"]) == ("power", None, BOX)
+    assert outage["seconds"] == 55
+    assert outage["evidence"] == {"uptime_s": 10, "last_end": "abrupt"}
+    assert [(item["end"], item["detail"]) for item in answer["service"]] == [(None, "the broker cannot be reached")]
+    assert [worker["name"] for worker in answer["workers"]] == ["ingest", "liveness"]
+    for question in ("device=../x", "limit=501", "before=x", "since=1h"):
+        assert client.get(f"/api/v1/outages?{question}").status_code == 400
+    client.close()

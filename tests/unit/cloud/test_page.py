@@ -451,4 +451,4 @@ def test_a_senseless_question_of_a_script_is_an_error(client: WebClient, query: 
 
 
 def test_health_check(client: WebClient) -> None:
-    assert get(client, "/healthz") == {"status": "ok", "ingest": "connected", "trouble": None, "schema": "0006"}
+    assert get(client, "/healthz") == {"status": "ok", "ingest": "connected", "trouble": None, "schema": "0007"}
