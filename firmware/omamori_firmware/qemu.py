@@ -221,7 +221,7 @@ class Machine:
         """Say whether QEMU runs."""
         return self._process is not None and self._process.poll() is None
 
-    def qmp(self, name: str, **values: Any) -> Any:
+    def qmp(self, name: str, /, **values: Any) -> Any:
         """Send a QMP command and return its result.
 
         Raises:

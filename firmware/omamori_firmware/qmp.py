@@ -42,7 +42,7 @@ class QMP:
             self._socket.close()
             raise MachineError(f"the machine's control channel {path} does not answer ({err})") from err
 
-    def command(self, name: str, **arguments: Any) -> Any:
+    def command(self, name: str, /, **arguments: Any) -> Any:
         """Send a command and return its result.
 
         Args:

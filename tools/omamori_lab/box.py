@@ -243,12 +243,24 @@ class Box:
         """
         self._command("stop" if frozen else "cont")
 
-    def _command(self, name: str) -> None:
+    def plug(self, port: int, *, is_in: bool) -> None:
+        """Pull the cable out of a port, or plug it in again; a start finds all cables in.
+
+        Args:
+            port: Counted from zero in PCI order: 0 is `wan`.
+            is_in: Whether the cable is in.
+
+        Raises:
+            BoxError: The virtual machine does not take it.
+        """
+        self._command("set_link", name=f"port{port}", up=is_in)
+
+    def _command(self, name: str, /, **values: object) -> None:
         machine = self._machine
         if machine is None:
             return
         try:
-            machine.qmp(name)
+            machine.qmp(name, **values)
         except ImageError as err:
             raise BoxError(str(err), hint=err.hint) from err
 

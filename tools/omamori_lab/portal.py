@@ -149,6 +149,27 @@ class Portal:
             look, f"{serial} in the portal", timeout_s=timeout_s, every_s=0.3, detail=lambda: str(self.boxes())[:800]
         )
 
+    def outages(self, serial: str) -> list[dict[str, Any]]:
+        """Return the absences of a box that the cloud knows of, the newest first.
+
+        Raises:
+            PortalError: The page does not answer as it should.
+        """
+        return list(self.get(f"/api/v1/outages?device={serial}")["outages"])
+
+    def await_outage(self, serial: str, *, known: int, timeout_s: float) -> dict[str, Any]:
+        """Wait for an absence that is over and newer than the one numbered `known`; return it.
+
+        Raises:
+            NotReadyError: There was none in time.
+        """
+
+        def look() -> dict[str, Any] | None:
+            newer = [item for item in self.outages(serial) if item["id"] > known and item["end"] is not None]
+            return newer[0] if newer else None
+
+        return wait_for(look, "an absence that is over", timeout_s=timeout_s)
+
     def alerts(self) -> list[dict[str, Any]]:
         """Return all alerts, newest first."""
         found: list[dict[str, Any]] = []

@@ -28,6 +28,7 @@ from .scene import Title, check_once, count_alerts
 
 _CERTIFICATE = "sha256sum /var/lib/omamori/identity/device.crt"
 _ALERT_TIMEOUT_S = 60.0
+_OUTAGE_TIMEOUT_S = 30.0
 _CLOCK = "2020-01-01T00:00:00"
 _CLOCK_TIMEOUT_S = 120.0
 # Of a box's clock, beside the lab's own.
@@ -67,6 +68,7 @@ class PowerCutScene:
         before = lab.box.shell(_CERTIFICATE).output
         feed = lab.portal.box(lab.serial)["feed"]["serial"]
         token = secrets.token_hex(3)
+        known = max((item["id"] for item in lab.portal.outages(lab.serial)), default=0)
         names = ask_dangerous(lab, checks, "before", token)
         with concurrent.futures.ThreadPoolExecutor(max_workers=1) as pool:
             url = f"http://web.example/{BIG_FILE}"
@@ -95,6 +97,9 @@ class PowerCutScene:
             seen=", ".join(sorted(hosts)) or "none",
             ok=bool(hosts & declared) and hosts <= declared | {_CANARY} and not internet.dropped,
         )
+        outage = lab.portal.await_outage(lab.serial, known=known, timeout_s=_OUTAGE_TIMEOUT_S)
+        checks.equal("why the box was away, by the cloud", "power", outage["reason"])
+        checks.equal("the customer is disturbed for that", None, outage["noticed"])
         twice = {name: count for name, count in count_alerts(lab, cut_short).items() if count > 1}
         checks.equal("alerts of the last moment, told twice", {}, twice)
         alerts = [identity(alert) for alert in lab.portal.alerts()]
