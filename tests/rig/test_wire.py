@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pytest
 
 from omamori_firmware.cache import Cache, default_directory
+from omamori_firmware.dataplane.build import HERALD
 from omamori_firmware.supervisor_machine import SupervisorMachine
 from omamori_hw.supervisor.messages import BoxState
 from omamori_lab.journal import Journal
@@ -22,6 +25,9 @@ from omamori_lab.load.generators import Ends
 from omamori_lab.load.probe import Probe, Report
 from omamori_lab.load.programs import obtain_load_programs
 from omamori_lab.namespace import Namespace
+from omamori_lab.native_wire import obtain_programs
+from omamori_lab.run import Process, end, spawn
+from omamori_lab.serial_cable import SerialCable
 from omamori_lab.wire_relay import BOX_LAN, BOX_WAN, INTERNET, OFFICE, Follower, WireRelay
 from rig.conftest import talking, wait_for
 
@@ -107,29 +113,84 @@ def town(supervisor: SupervisorMachine, tmp_path: Path) -> Iterator[Town]:
         yield made
 
 
-def test_nobody_is_cut_off_for_long(town: Town) -> None:
+class Herald:
+    """The box's own program in the box's namespace, and the line to the supervisor."""
+
+    def __init__(self, town: Town, directory: Path) -> None:
+        self._town = town
+        self._directory = directory
+        self.cable = SerialCable(directory / "line", town.supervisor.config.link)
+        self._process: Process | None = None
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        programs, _ = obtain_programs()
+        self._stack.enter_context(self.cable.lying())
+        # `ip netns exec` shows it the namespace's own ports below /sys.
+        line: list[str | Path] = ["ip", "netns", "exec", self._town.box.name, programs / HERALD]
+        line += ["--device", self.cable.box, "--lease-ms", str(LEASE_MS), "--processor-ms", "5000"]
+        line += ["--state", self._directory / "state.json", "--watch", self._directory / "none"]
+        with (self._directory / "herald.log").open("ab") as log:
+            self._process = spawn(line, log=log)
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.signal(signal.SIGCONT)
+        assert self._process is not None
+        end(self._process)
+        self._stack.close()
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def state(self) -> dict[str, Any]:
+        return dict(json.loads((self._directory / "state.json").read_text()))
+
+
+def test_nobody_is_cut_off_for_long(town: Town, tmp_path: Path) -> None:
     reports: dict[str, Report] = {}
+
+    def through(*, wanted: bool) -> None:
+        wait_for(f"the wire, through={wanted}", lambda: town.wire.through == wanted)
+
     town.hang()  # a box without supply forwards nothing
-    with talking(town.supervisor, LEASE_MS) as (link, lines):
+    with Herald(town, tmp_path) as herald:
         with town.probed("power-on", reports):
             assert not town.wire.through
             before = town.crossed()
             town.recover()
-            link.say(BoxState.FORWARDING)
             wait_for("probes through the box", lambda: town.crossed() > before + 100)
-        with town.probed("announced restart", reports):
-            link.say(BoxState.STOPPING)
-            wait_for("the wire past the box", lambda: not town.wire.through)
-            town.hang()
-        town.recover()
-        link.say(BoxState.FORWARDING)
-        wait_for("the wire through the box", lambda: town.wire.through)
         with town.probed("hung box", reports):
             before = town.crossed()
             wait_for("probes through the box", lambda: town.crossed() > before + 100)
-            lines[0].noise = 0.5  # nothing of it is a frame any more
+            herald.signal(signal.SIGSTOP)
             town.hang()
-            wait_for("the wire past the box", lambda: not town.wire.through)
+            through(wanted=False)
+        town.recover()
+        herald.signal(signal.SIGCONT)
+        through(wanted=True)
+        with town.probed("line noise", reports):
+            herald.cable.noise = 0.01
+            moves = len(town.follower.moves)
+            wait_for("a move, or none for a while", lambda: len(town.follower.moves) > moves, 3.0, is_required=False)
+            herald.cable.noise = 0.0
+        through(wanted=True)
+        with town.probed("supervisor stands still", reports):
+            town.supervisor.qmp("stop")
+            wait_for("the herald to notice", lambda: not herald.state()["is_up"])
+            assert town.wire.through
+            town.supervisor.qmp("cont")
+            wait_for("an answer", lambda: herald.state()["is_up"])
+        through(wanted=True)
+        with town.probed("supervisor reset", reports):
+            town.supervisor.qmp("system_reset")
+            through(wanted=False)
+            through(wanted=True)
+        with town.probed("announced restart", reports):
+            herald.signal(signal.SIGTERM)
+            through(wanted=False)
+            town.hang()
     print({name: (report.interruption_ms, report.lost, report.sent) for name, report in reports.items()})
     assert all(report.interruption_ms <= MAX_MS for report in reports.values())
     assert all(left.through != right.through for left, right in itertools.pairwise(town.follower.moves))
