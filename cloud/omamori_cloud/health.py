@@ -41,6 +41,7 @@ class Finding(StrEnum):
     CERTIFICATE_EXPIRING = "certificate-expiring"
     BYPASSED = "bypassed"
     SETTINGS_REFUSED = "settings-refused"
+    TROUBLE = "trouble"
     FIRMWARE_FAILED = "firmware-failed"
     FIRMWARE_ROLLED_BACK = "firmware-rolled-back"
 
@@ -171,6 +172,8 @@ def assess(box: BoxFacts, *, now_ms: int, offline_after_s: int) -> Health:
         if expires_s is not None and expires_s - now_ms / 1000 < CERTIFICATE_WARNING_S:
             findings.append(Finding.CERTIFICATE_EXPIRING)
         findings += _settings_findings(box.settings, now_ms)
+        if box.trouble:
+            findings.append(Finding.TROUBLE)
         # A box that runs that firmware by now has got it some other way.
         if box.update is not None and box.update.state in _FIRMWARE_FINDINGS and box.update.version != box.firmware:
             findings.append(_FIRMWARE_FINDINGS[box.update.state])

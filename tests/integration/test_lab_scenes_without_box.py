@@ -22,6 +22,7 @@ NEEDS_A_BOX = {
     "bypass",
     "exemptions",
     "address",
+    "plugs",
     "failures",
     "engine-hang",
     "engine-memory",

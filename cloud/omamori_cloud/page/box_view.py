@@ -9,6 +9,7 @@ from omamori_cloud.facts import BoxFacts
 from omamori_cloud.harmless import harmless
 from omamori_cloud.health import Finding, Health, Level, assess, feed_problem
 from omamori_cloud.wording import Wording
+from omamori_protocol.trouble import trouble_of
 from omamori_protocol.vocabulary import EngineState, FeedState
 
 _FEED_FINDINGS = frozenset({Finding.FEED_REFUSED, Finding.FEED_ROLLED_BACK, Finding.FEED_STALE})
@@ -115,6 +116,18 @@ def _presence(health: Health, words: Wording) -> str:
 def _finding(finding: Finding, box: BoxFacts, health: Health, words: Wording) -> FindingView:
     text = words.findings[finding]
     reason = technical = ""
+    if finding is Finding.TROUBLE:
+        trouble = trouble_of(box.trouble)
+        about = words.liveness.unknown_trouble if trouble is None else words.liveness.troubles[trouble]
+        return FindingView(
+            level=Level.NOTICE.word,
+            title=about.title,
+            advice=about.advice,
+            reason=words.liveness.code.format(code=box.trouble),
+        )
+    if finding is Finding.OFFLINE and box.outage is not None:
+        cause = words.liveness.outages[box.outage.reason]
+        reason = f"{words.liveness.reason}: {cause.name}"
     if finding in _FEED_FINDINGS and box.feed_reason:
         technical = harmless(box.feed_reason)
         reason = words.feed_problems[feed_problem(box.feed_reason)]

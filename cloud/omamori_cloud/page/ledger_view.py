@@ -18,6 +18,7 @@ from omamori_protocol.reported import PartName, PartState
 from .alert_view import TimeView, view_time
 from .box_view import BoxView, view_box
 from .firmware_view import FirmwareView, view_firmware
+from .outage_view import MAX_OUTAGES, OutageView, view_outage
 
 PAGE_SIZE = 50
 _DAY_MS = 86_400_000
@@ -85,6 +86,7 @@ class BoxPage:
     box: BoxView
     settings: SettingsView | None
     firmware: FirmwareView | None
+    outages: tuple[OutageView, ...]
     periods: tuple[PeriodView, ...]
     entries: tuple[EntryView, ...]
     next: str
@@ -121,6 +123,9 @@ def make_box_page(
         box=view_box(facts, name=name, now_ms=now_ms, offline_after_s=offline_after_s, words=words),
         settings=None if facts.settings is None else view_settings(facts.settings, now_ms=now_ms, words=words),
         firmware=None if facts.update is None else view_firmware(facts.update, now_ms=now_ms, words=words),
+        outages=tuple(
+            view_outage(item, now_ms=now_ms, words=words) for item in reader.outages(facts.device, limit=MAX_OUTAGES)
+        ),
         periods=tuple(
             PeriodView(title=title, sums=view_sums(reader.ledger_sums(facts.device, now_ms - span_ms), words))
             for title, span_ms in spans

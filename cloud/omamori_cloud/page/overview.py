@@ -22,6 +22,7 @@ from .alert_view import (
 from .box_view import BoxView, view_box
 from .filters import Filters
 from .ledger_view import box_url
+from .outage_view import MAX_SERVICE_OUTAGES, ServiceView, WorkerView, view_service, view_workers
 
 MAX_CARDS = 60
 MAX_HAPPENINGS = 12
@@ -56,6 +57,8 @@ class Overview:
     happenings: tuple[HappeningView, ...]
     refusals: tuple[RefusalView, ...]
     refused: str
+    service: tuple[ServiceView, ...]
+    workers: tuple[WorkerView, ...]
 
 
 def headline(boxes: tuple[BoxView, ...], *, ingest_trouble: bool, words: Wording) -> Headline:
@@ -133,4 +136,9 @@ def make_overview(
         ),
         refusals=tuple(view_refusal(refusal, now_ms=now_ms, words=words) for refusal in reader.refusals(MAX_REFUSALS)),
         refused=words.other.refusals_count(sum(box.refused for box in facts)),
+        service=tuple(
+            view_service(item, now_ms=now_ms, words=words)
+            for item in reader.service_outages(now_ms - 7 * _DAY_MS, MAX_SERVICE_OUTAGES)
+        ),
+        workers=view_workers(reader.workers(), now_ms=now_ms, words=words),
     )

@@ -12,6 +12,7 @@ from omamori_protocol.vocabulary import Action, Direction, EngineState, Function
 
 from .desk import ExplainWords, MenuWords, ReportWords
 from .firmware import FirmwareWords
+from .liveness import LivenessWords
 
 
 @dataclasses.dataclass(frozen=True)
@@ -267,6 +268,7 @@ class Wording:
     parts: Mapping[PartName, str]
     part_states: Mapping[PartState, str]
     firmware: FirmwareWords
+    liveness: LivenessWords
     menu: MenuWords
     explain: ExplainWords
     reports: ReportWords

@@ -25,6 +25,7 @@ from .catalogue import (
 )
 from .desk_english import EXPLAIN, MENU, REPORTS
 from .firmware_english import FIRMWARE
+from .liveness_english import LIVENESS
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -203,6 +204,9 @@ ENGLISH = Wording(
         Finding.SETTINGS_REFUSED: FindingWords(
             title="Some settings could not be applied",
             advice="The box goes on with the settings it had. The reason is on the box's own page.",
+        ),
+        Finding.TROUBLE: FindingWords(
+            title="The box shows a code", advice="Look at the code that the box shows, and do what it says here."
         ),
         Finding.FIRMWARE_FAILED: FindingWords(
             title="A firmware update was not installed",
@@ -454,6 +458,7 @@ ENGLISH = Wording(
         PartState.PENDING: "waiting",
     },
     firmware=FIRMWARE,
+    liveness=LIVENESS,
     menu=MENU,
     explain=EXPLAIN,
     reports=REPORTS,

@@ -25,6 +25,7 @@ from .catalogue import (
 )
 from .desk_japanese import EXPLAIN, MENU, REPORTS
 from .firmware_japanese import FIRMWARE
+from .liveness_japanese import LIVENESS
 
 _WEEKDAYS = "月火水木金土日"
 
@@ -213,6 +214,9 @@ JAPANESE = Wording(
         Finding.SETTINGS_REFUSED: FindingWords(
             title="反映できなかった設定があります",
             advice="前の設定のまま動いています。理由は、この機器の詳細に表示しています。",
+        ),
+        Finding.TROUBLE: FindingWords(
+            title="本体が番号で問題を知らせています", advice="機器が示す番号を確認し、案内に従ってください。"
         ),
         Finding.FIRMWARE_FAILED: FindingWords(
             title="ファームウェアを更新できませんでした",
@@ -461,6 +465,7 @@ JAPANESE = Wording(
         PartState.PENDING: "待ち",
     },
     firmware=FIRMWARE,
+    liveness=LIVENESS,
     menu=MENU,
     explain=EXPLAIN,
     reports=REPORTS,

@@ -14,9 +14,10 @@ from omamori_cloud.ingest import IngestStatus
 from omamori_cloud.intake import Refusal, RefusalReason
 from omamori_cloud.page.config import PageConfig
 from omamori_cloud.page.security import host_name
-from omamori_protocol.vocabulary import Direction, FeedState, Function, Severity
+from omamori_protocol.vocabulary import Direction, FeedState, Function, Leaving, RunEnd, Severity
 
 from .makers import BOX, NOW_MS, OTHER_BOX, Bench, alert, feed_event, heartbeat, state
+from .watched import Watched
 from .web_client import WebClient
 
 
@@ -452,3 +453,40 @@ def test_a_senseless_question_of_a_script_is_an_error(client: WebClient, query: 
 
 def test_health_check(client: WebClient) -> None:
     assert get(client, "/healthz") == {"status": "ok", "ingest": "connected", "trouble": None, "schema": "0007"}
+
+
+def test_a_box_in_trouble_says_its_code_and_what_to_do(client: WebClient, bench: Bench) -> None:
+    box_up(bench)
+    bench.say(state(trouble=7121))
+    page = client.get(f"/box/{BOX}").text
+    assert "WANとLANのケーブルが逆です" in page
+    assert "番号 7121" in page
+    assert "WAN and LAN are swapped" in client.get(f"/box/{BOX}?lang=en").text
+    bench.say(state(trouble=9998))
+    assert "Code 9998" in client.get(f"/box/{BOX}?lang=en").text
+
+
+def test_absences_of_a_box_and_our_own_outages_are_on_the_pages(client: WebClient, bench: Bench) -> None:
+    watched = Watched(bench)
+    watched.birth(boot=1)
+    assert "連絡が途切れたことはありません" in client.get(f"/box/{BOX}").text
+    watched.wait(60, beats=(BOX,))
+    watched.birth(boot=2, uptime_s=10, last_end=RunEnd.ABRUPT)
+    watched.wait(5)
+    page = client.get(f"/box/{BOX}").text
+    assert "停電" in page
+    assert "戻ったときの起動からの時間: 10秒" in page
+    assert "こちら側の状態" not in client.get("/").text
+    watched.status.set("the broker <b>refuses</b> us")
+    watched.wait(20)
+    page = client.get("/").text
+    assert "こちら側の状態" in page
+    assert "&lt;b&gt;refuses" in page
+
+
+def test_an_absence_that_lasts_says_why_on_the_card(client: WebClient, bench: Bench) -> None:
+    watched = Watched(bench)
+    session = watched.birth(boot=1)
+    watched.will(session, boot=1, leaving=Leaving.OFF, quiet_s=0)
+    watched.wait(60)
+    assert "電源オフ" in client.get("/").text

@@ -13,8 +13,10 @@ import pytest
 from omamori_cloud.clock import JAPAN
 from omamori_cloud.health import FeedProblem, Finding
 from omamori_cloud.intake import RefusalReason
+from omamori_cloud.liveness import OutageReason
 from omamori_cloud.wording import ENGLISH, JAPANESE, Wording, wording_for
 from omamori_cloud.wording.catalogue import Counted
+from omamori_protocol.trouble import Trouble
 from omamori_protocol.vocabulary import (
     Action,
     Direction,
@@ -61,6 +63,8 @@ def test_every_choice_has_words(words: Wording) -> None:
     assert set(words.feed_problems) == set(FeedProblem)
     assert set(words.firmware.states) == set(FirmwareState)
     assert set(words.firmware.reasons) == set(FirmwareReason)
+    assert set(words.liveness.outages) == set(OutageReason)
+    assert set(words.liveness.troubles) == set(Trouble)
     assert set(words.refusal_reasons) == {reason.value for reason in RefusalReason}
 
 
