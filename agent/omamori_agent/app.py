@@ -24,7 +24,7 @@ from .firmware import feature as firmware
 from .gate import Gate
 from .health import HealthWorker
 from .heartbeat import HeartbeatWorker, LateGate
-from .identity import EnrolmentClient, IdentityHolder, IdentityStore, IdentityWorker
+from .identity import TPM, EnrolmentClient, IdentityHolder, IdentityStore, IdentityWorker
 from .last_run import LastRun
 from .leaving import why_leaving
 from .link import LinkWorker, MQTTBroker, roads
@@ -88,7 +88,7 @@ def build(config: AgentConfig, clock: Clock | None = None) -> Agent:
     )
     identity = IdentityWorker(
         device=config.device,
-        store=IdentityStore(config.paths.identity, config.device, config.provision.claim),
+        store=IdentityStore(config.paths.identity, config.device, config.provision.claim, TPM.of_board()),
         enroller=EnrolmentClient(config.provision, service_ca, config.enrolment),
         holder=holder,
         limits=config.enrolment,

@@ -27,6 +27,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from omamori_agent.errors import RejectedError, TransientError
 
+from .tpm import DeviceKey, TPMKey
+
 MAX_CERTIFICATES = 4
 
 
@@ -63,8 +65,10 @@ def load_key(pem: bytes) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def make_request(key: ec.EllipticCurvePrivateKey, serial: str) -> bytes:
-    """Return the certificate request (PKCS#10, DER) of a box."""
+def make_request(key: DeviceKey, serial: str) -> bytes:
+    """Return the certificate request (PKCS#10, DER) of a box; raises `TransientError` when its TPM cannot sign."""
+    if isinstance(key, TPMKey):
+        return key.make_request(serial)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, serial)])
     request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
     return request.public_bytes(Encoding.DER)
@@ -112,7 +116,7 @@ def dump_chain(chain: list[x509.Certificate]) -> bytes:
 
 
 def select_chain(
-    certificates: list[x509.Certificate], key: ec.EllipticCurvePrivateKey, serial: str, now_s: float
+    certificates: list[x509.Certificate], key: DeviceKey, serial: str, now_s: float
 ) -> list[x509.Certificate]:
     """Return our certificate followed by its issuer (if it is there), after checking it.
 
@@ -186,5 +190,5 @@ def _public_bytes(certificate: x509.Certificate) -> bytes:
         raise CertificateRejectedError("a certificate's key is of an unknown kind") from err
 
 
-def _key_bytes(key: ec.EllipticCurvePrivateKey) -> bytes:
+def _key_bytes(key: DeviceKey) -> bytes:
     return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

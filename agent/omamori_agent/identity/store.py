@@ -14,12 +14,12 @@ import logging
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from omamori_agent.errors import RejectedError, SetupError
 from omamori_agent.files import read_bounded, sync_directory, write_atomic
 
 from .certificate import dump_chain, dump_key, load_key, make_key, parse_stored, select_chain
+from .tpm import DeviceKey, KeyKeeper, TPMKey, TPMUnavailableError, is_tpm_key
 
 logger = logging.getLogger(__name__)
 
@@ -50,21 +50,24 @@ class IdentityStore:
         directory: Where they live; made when missing.
         device: The box's id.
         claim: The claim that the factory gave it.
+        tpm: Where its key is made, if the board has such a place.
     """
 
-    def __init__(self, directory: Path, device: str, claim: str = "") -> None:
+    def __init__(self, directory: Path, device: str, claim: str = "", tpm: KeyKeeper | None = None) -> None:
         self._directory = directory
         self._device = device
+        self._tpm = tpm
         self._mark = hashlib.sha256(f"omamori-claim-mark-1\0{device}\0{claim}".encode()).hexdigest().encode()
         self._mark_path = directory / CLAIM_NAME
         self.key_path = directory / KEY_NAME
         self.certificate_path = directory / CERTIFICATE_NAME
 
-    def ensure_key(self) -> ec.EllipticCurvePrivateKey:
+    def ensure_key(self) -> DeviceKey:
         """Return the box's key; make and store it durably if there is none.
 
         Raises:
             SetupError: It can be neither read nor stored.
+            TransientError: It is in the TPM, which cannot be used now.
         """
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -75,15 +78,15 @@ class IdentityStore:
             except RejectedError as err:
                 logger.warning("%s: %s; it is set aside", self.key_path, err)
                 self._set_aside(self.key_path)
-            key = make_key()
-            write_atomic(self.key_path, dump_key(key), mode=0o600)
+            key = self._make_key()
+            write_atomic(self.key_path, key.pem if isinstance(key, TPMKey) else dump_key(key), mode=0o600)
             # A certificate without its key is of no use, and must not be taken for one later.
             self._set_aside(self.certificate_path)
         except OSError as err:
             raise SetupError(f"{self._directory}: {err.strerror or err}", hint="is the data partition full?") from err
         return key
 
-    def replace_key(self) -> ec.EllipticCurvePrivateKey:
+    def replace_key(self) -> DeviceKey:
         """Set key and certificate aside, and return a new key; raises `SetupError` as `ensure_key`."""
         try:
             self._set_aside(self.key_path)
@@ -135,8 +138,22 @@ class IdentityStore:
             raise SetupError(f"{self.certificate_path}: {err.strerror or err}", hint=hint) from err
         return self._identity(chain[0])
 
-    def _read_key(self) -> ec.EllipticCurvePrivateKey:
-        return load_key(read_bounded(self.key_path, _MAX_KEY_BYTES))
+    def _make_key(self) -> DeviceKey:
+        if self._tpm is not None:
+            try:
+                return self._tpm.make_key()
+            except TPMUnavailableError as err:
+                # Locked by the firmware, or worn out: a box with a key in a file protects its office all the same.
+                logger.warning("%s; the key becomes a file", err)
+        return make_key()
+
+    def _read_key(self) -> DeviceKey:
+        pem = read_bounded(self.key_path, _MAX_KEY_BYTES)
+        if not is_tpm_key(pem):
+            return load_key(pem)
+        if self._tpm is None:
+            raise TPMUnavailableError("the key is in a TPM, and there is none", hint="switched off in the firmware?")
+        return self._tpm.load_key(pem)
 
     def _identity(self, leaf: x509.Certificate) -> Identity:
         return Identity(

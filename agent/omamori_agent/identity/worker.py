@@ -16,7 +16,6 @@ import threading
 from collections.abc import Callable
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from omamori_agent.backoff import Backoff
 from omamori_agent.config import EnrolmentLimits
@@ -27,6 +26,7 @@ from omamori_agent.text import clean_text
 from .certificate import make_request, select_chain
 from .enrolment import Enroller, EnrolmentPendingError, EnrolmentRefusedError, EnrolmentUnreachableError
 from .store import Identity, IdentityStore
+from .tpm import DeviceKey
 
 logger = logging.getLogger(__name__)
 
@@ -166,7 +166,7 @@ class IdentityWorker:
         self._store.note_claim()
         return made
 
-    def _keep(self, answer: list[x509.Certificate], key: ec.EllipticCurvePrivateKey) -> Identity:
+    def _keep(self, answer: list[x509.Certificate], key: DeviceKey) -> Identity:
         return self._store.save(select_chain(answer, key, self._device, self._clock.now()))
 
     def _accept(self, identity: Identity) -> None:
