@@ -43,7 +43,6 @@
 #include "omamori_line.h"
 
 #define REOPEN_MS 1000
-#define NO_LINE_MS 30000 /* a driver may come late; a line that is not there then is not there */
 #define LEASE_MAX_MS 2000
 #define LEARNED_MS 600000 /* a longer lease is forgotten after so long without a reason */
 #define LOOK_MS 200	  /* at bridge and queues; at the processors with every report */
@@ -115,6 +114,7 @@ struct herald {
 	uint32_t boot_s;
 	uint32_t silence_s;
 	uint32_t resets;
+	uint32_t detect_s; /* a driver may come late; a line that is not there then is not there */
 	uint32_t processor_ms; /* a processor that has not run for so long stands still; 0: not looked at */
 
 	/* What we know. */
@@ -273,9 +273,9 @@ static bool is_forwarding_port(const struct herald *herald, const char *port)
 
 	if (!is_up(herald, port))
 		return false;
-	if (!read_port(herald, port, "carrier", &carrier) || !carrier)
-		return true;
-	return read_port(herald, port, "brport/state", &state) && state == 3;
+	if (!read_port(herald, port, "brport/state", &state))
+		return false;
+	return state == 3 || !read_port(herald, port, "carrier", &carrier) || !carrier;
 }
 
 /* The bridge is up and has a way in and a way out: the first port, and one of the others. */
@@ -466,7 +466,8 @@ static void lose_line(struct herald *herald, const char *why, uint64_t now)
 	herald->line_fd = -1;
 	herald->open_at_ms = now + REOPEN_MS;
 	herald->has_request = false;
-	say("the line broke: %s", why);
+	if (herald->is_welcome)
+		say("the line broke: %s", why);
 }
 
 static void send_body(struct herald *herald, const uint8_t *body, size_t length, uint64_t now)
@@ -891,13 +892,13 @@ static int run(struct herald *herald)
 	herald->began_ms = now;
 	while (!must_stop) {
 		now = now_ms();
+		if (herald->line_fd < 0 && !herald->is_welcome && now - herald->began_ms >= herald->detect_s * UINT64_C(1000)) {
+			say("%s is no line: this machine has no supervisor", herald->device);
+			return 0;
+		}
 		if (herald->line_fd < 0 && now >= herald->open_at_ms) {
 			herald->line_fd = open_line(herald->device);
 			herald->open_at_ms = now + REOPEN_MS;
-			if (herald->line_fd < 0 && !herald->is_welcome && now - herald->began_ms >= NO_LINE_MS) {
-				say("%s: %s; this machine has no supervisor", herald->device, strerror(errno));
-				return 0;
-			}
 			herald->hello_at_ms = now;
 		}
 		speak(herald, now);
@@ -929,6 +930,7 @@ static void usage(FILE *to)
 	      "  --silence-s N        how long it may be silent before it is reset (30)\n"
 	      "  --resets N           how many resets are tried (3)\n"
 	      "  --processor-ms N     a processor that has not run for so long stands still; 0: not looked at (400)\n"
+	      "  --detect-s N         how long a line may take to appear; then there is none (30)\n"
 	      "  --bridge NAME        the bridge (br0)\n"
 	      "  --state FILE         where to write what the supervisor says, as JSON\n"
 	      "  --watch FILE         what omamori-watch writes (/run/omamori/watch/state.json)\n"
@@ -962,7 +964,7 @@ static bool read_options(struct herald *herald, int argc, char **argv)
 		{"state", required_argument, NULL, 'S'},	{"watch", required_argument, NULL, 'w'},
 		{"code", required_argument, NULL, 'c'},		{"result", required_argument, NULL, 'R'},
 		{"update", required_argument, NULL, 'u'},	{"table", required_argument, NULL, 't'},
-		{"net", required_argument, NULL, 'n'},		{"boot-id", required_argument, NULL, 'B'},
+		{"net", required_argument, NULL, 'n'},		{"boot-id", required_argument, NULL, 'B'},	{"detect-s", required_argument, NULL, 'D'},
 		{"help", no_argument, NULL, 'h'},		{NULL, 0, NULL, 0},
 	};
 	const struct {
@@ -981,7 +983,7 @@ static bool read_options(struct herald *herald, int argc, char **argv)
 		uint32_t *number;
 	} numbers[] = {
 		{'l', 50, 2000, &herald->lease_ms}, {'b', 30, 1800, &herald->boot_s},  {'s', 5, 600, &herald->silence_s},
-		{'r', 1, 9, &herald->resets},	    {'p', 0, 60000, &herald->processor_ms},
+		{'r', 1, 9, &herald->resets},	    {'p', 0, 60000, &herald->processor_ms}, {'D', 1, 3600, &herald->detect_s},
 	};
 	int option;
 
@@ -1019,6 +1021,7 @@ int main(int argc, char **argv)
 		.boot_s = 600,
 		.silence_s = 30,
 		.resets = 3,
+		.detect_s = 30,
 		.processor_ms = 400,
 		.line_fd = -1,
 		.decoder = {.sequence = -1},

@@ -271,6 +271,21 @@ def test_noise_is_counted_and_changes_nothing(rig: Rig) -> None:
     assert rig.chip.keeper.through
 
 
+def test_a_line_on_which_nothing_holds_is_none(program: Path, tmp_path: Path) -> None:
+    absent = [program, "--device", tmp_path / "none", "--detect-s", "1"]
+    found = subprocess.run(absent, timeout=30, check=False, capture_output=True, text=True)
+    assert (found.returncode, "no supervisor" in found.stderr) == (0, True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "line"))
+        listener.listen()
+        line: list[str | Path] = [program, "--device", tmp_path / "line", "--detect-s", "1"]
+        with subprocess.Popen(line, stderr=subprocess.PIPE) as herald:
+            listener.settimeout(30)
+            listener.accept()[0].close()
+            listener.close()
+            assert herald.wait(30) == 0
+
+
 def test_a_machine_without_supervisor_has_no_herald(program: Path, tmp_path: Path) -> None:
     line: list[str | Path] = [program, "--device", ""]
     assert subprocess.run(line, timeout=30, check=False).returncode == 0
