@@ -16,6 +16,7 @@ from .cli_output import print_json
 from .clock import system_clock
 from .errors import RejectedError
 from .keys import KeyDirectory
+from .registry import Registry
 
 _Commands = Any  # argparse keeps the type of add_subparsers to itself
 
@@ -25,18 +26,17 @@ def _revoke(options: argparse.Namespace) -> None:
     serial = check_device_id(options.serial)
     broker = None
     if options.broker is not None:
-        if options.tls_dir is None or options.crl is None or options.broker_pid is None:
+        is_told = options.crl_dir is not None or (options.crl is not None and options.broker_pid is not None)
+        if options.tls_dir is None or not is_told:
             raise RejectedError(
-                "--broker needs --tls-dir, --crl and --broker-pid", hint="else the box would be back a moment later"
+                "--broker needs --tls-dir, and --crl with --broker-pid or --crl-dir",
+                hint="else the box would be back a moment later",
             )
         broker = BrokerAddress.parse(options.broker, options.tls_dir)
         broker.tls_context()  # before anything is revoked: a wrong directory is noticed now
     registry = open_registry(options)
     count = revocation.revoke(registry, serial, RevocationReason(options.reason), system_clock)
-    if options.crl is not None:
-        revocation.publish_lists(KeyDirectory(options.keys), registry, system_clock, options.crl)
-    if options.broker_pid is not None:
-        revocation.tell_broker(options.broker_pid)
+    _publish(options, registry)
     if broker is not None:
         end_connection(broker, serial)
     if options.json:
@@ -44,14 +44,24 @@ def _revoke(options: argparse.Namespace) -> None:
         return
     print(f"revoked {serial} ({options.reason}): {count} certificate{'' if count == 1 else 's'}")
     if broker is None:
-        print("The broker has not been told: give --crl, --broker-pid and --broker; again does no harm.")
+        print("A connection that it has goes on: give --broker with its lists; again does no harm.")
+
+
+def _publish(options: argparse.Namespace, registry: Registry) -> None:
+    keys = KeyDirectory(options.keys)
+    if options.crl is not None:
+        revocation.publish_lists(keys, registry, system_clock, options.crl)
+    if options.crl_dir is not None:
+        revocation.publish_directory(keys, registry, system_clock, options.crl_dir)
+    if options.broker_pid is not None:
+        revocation.tell_broker(options.broker_pid)
 
 
 def _crl(options: argparse.Namespace) -> None:
-    revocation.publish_lists(KeyDirectory(options.keys), open_registry(options), system_clock, options.out)
-    if options.broker_pid is not None:
-        revocation.tell_broker(options.broker_pid)
-    print(f"revocation lists in {options.out}, good for {revocation.LIST_LIFETIME.days} days")
+    if options.crl is None and options.crl_dir is None:
+        raise RejectedError("nowhere to write to", hint="--crl FILE for mosquitto, --crl-dir DIR for RabbitMQ")
+    _publish(options, open_registry(options))
+    print(f"revocation lists written, good for {revocation.LIST_LIFETIME.days} days")
 
 
 def add_revocation_commands(commands: _Commands) -> None:
@@ -60,8 +70,7 @@ def add_revocation_commands(commands: _Commands) -> None:
     add_register(command)
     command.add_argument("serial", metavar="SERIAL", help="the box")
     command.add_argument("--reason", required=True, choices=[str(reason) for reason in RevocationReason])
-    command.add_argument("--crl", metavar="FILE", type=Path, help="the broker's file of revocation lists, written anew")
-    _add_pid(command)
+    _add_lists(command)
     command.add_argument(
         "--broker", metavar="mqtts://HOST:PORT", help="the services' port of the broker: end the box's connection"
     )
@@ -71,12 +80,13 @@ def add_revocation_commands(commands: _Commands) -> None:
 
     command = commands.add_parser("crl", help="write the revocation lists anew; once a day, before they expire")
     add_register(command)
-    command.add_argument("--out", metavar="FILE", type=Path, required=True, help="the broker's `crlfile`")
-    _add_pid(command)
+    _add_lists(command)
     command.set_defaults(run=_crl)
 
 
-def _add_pid(parser: argparse.ArgumentParser) -> None:
+def _add_lists(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--crl", metavar="FILE", type=Path, help="mosquitto's `crlfile`, written anew")
+    parser.add_argument("--crl-dir", metavar="DIR", type=Path, help="RabbitMQ's directory of lists, written anew")
     parser.add_argument(
         "--broker-pid", metavar="FILE", type=Path, help="mosquitto's pid_file: let it read the list now (SIGHUP)"
     )

@@ -5,8 +5,8 @@ register at each request, the broker has the list. A broker reads a new list whe
 then refuses new connections; those that exist go on. So the last step connects in the box's name, by which MQTT makes
 the broker end the box's connection. docs/adr/0050-one-key-for-a-claim.md
 
-One file holds the lists of both authorities whose certificates open the broker, because an authority without a list,
-and a list that has expired, shut out everybody. Each list is later than the one before by a second at least: mosquitto
+There are lists of both authorities whose certificates open the broker, because an authority without a list, and a list
+that has expired, shut out everybody. Each list is later than the one before by a second at least: mosquitto
 keeps the older ones until it restarts, and of two of the same second it believes the older.
 """
 
@@ -28,6 +28,7 @@ from .errors import RejectedError, SetupError, TransientError
 from .files import PUBLIC_FILE, read_bounded, write_atomic
 from .keys import DEVICE_CA, SERVICE_CA, KeyDirectory
 from .registry import Registry
+from .run import run
 
 LIST_LIFETIME = timedelta(days=14)
 MAX_REVOKED = 20_000
@@ -35,6 +36,7 @@ MAX_REVOKED = 20_000
 _BACKDATED = timedelta(hours=1)
 _MAX_PID_BYTES, _MAX_PID_DIGITS = 32, 9
 _BROKER = "mosquitto"
+_REHASH_S = 30.0
 
 
 def revoke(registry: Registry, serial: str, reason: RevocationReason, clock: Clock) -> int:
@@ -53,8 +55,8 @@ def revoke(registry: Registry, serial: str, reason: RevocationReason, clock: Clo
         return change.revoke(serial, reason, clock())
 
 
-def make_lists(keys: KeyDirectory, registry: Registry, clock: Clock) -> bytes:
-    """Return new revocation lists of device CA and service CA (PEM), good for `LIST_LIFETIME`.
+def make_lists(keys: KeyDirectory, registry: Registry, clock: Clock) -> dict[str, bytes]:
+    """Return new revocation lists (PEM) of device CA and service CA, good for `LIST_LIFETIME`.
 
     Raises:
         SetupError: More than `MAX_REVOKED` certificates that have not expired are revoked.
@@ -71,16 +73,32 @@ def make_lists(keys: KeyDirectory, registry: Registry, clock: Clock) -> bytes:
     made = datetime.fromtimestamp(time_s, UTC)
     if made > now:
         raise TransientError("too many revocation lists in an hour", hint="wait a minute")
-    lists = [
-        _sign(*keys.authority(DEVICE_CA), revoked, number=number, made=made),
-        _sign(*keys.authority(SERVICE_CA), [], number=number, made=made),
-    ]
-    return b"".join(item.public_bytes(Encoding.PEM) for item in lists)
+    return {
+        name: _sign(*keys.authority(name), entries, number=number, made=made).public_bytes(Encoding.PEM)
+        for name, entries in ((DEVICE_CA, revoked), (SERVICE_CA, []))
+    }
 
 
 def publish_lists(keys: KeyDirectory, registry: Registry, clock: Clock, out: Path) -> None:
-    """Write new revocation lists to `out`, whole or not at all; raises as `make_lists`."""
-    write_atomic(out, make_lists(keys, registry, clock), mode=PUBLIC_FILE)
+    """Write new revocation lists to the file `out`, whole or not at all (mosquitto); raises as `make_lists`."""
+    write_atomic(out, b"".join(make_lists(keys, registry, clock).values()), mode=PUBLIC_FILE)
+
+
+def publish_directory(keys: KeyDirectory, registry: Registry, clock: Clock, out: Path) -> None:
+    """Write new revocation lists into the directory `out`, one file each, with the names that OpenSSL looks for.
+
+    RabbitMQ reads them at each connection.
+
+    Raises:
+        SetupError: As `make_lists`; or openssl is not installed.
+        ProgramError: openssl failed.
+        TransientError: As `make_lists`.
+    """
+    if not out.is_dir():
+        raise SetupError(f"{out} is not a directory", hint="make it first")
+    for name, pem in make_lists(keys, registry, clock).items():
+        write_atomic(out / f"{name}.pem", pem, mode=PUBLIC_FILE)
+    run(["openssl", "rehash", out], timeout_s=_REHASH_S)
 
 
 def tell_broker(pid_file: Path) -> None:

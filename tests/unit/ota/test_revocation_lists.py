@@ -27,11 +27,8 @@ def site(registry: Registry, key_directory: KeyDirectory, clock: ManualClock) ->
 
 
 def lists(site: Site) -> tuple[x509.CertificateRevocationList, x509.CertificateRevocationList]:
-    pem = revocation.make_lists(site.keys, site.registry, site.clock)
-    end = b"-----END X509 CRL-----\n"
-    boxes, services, rest = pem.split(end)
-    assert rest == b""
-    return x509.load_pem_x509_crl(boxes + end), x509.load_pem_x509_crl(services + end)
+    boxes, services = revocation.make_lists(site.keys, site.registry, site.clock).values()
+    return x509.load_pem_x509_crl(boxes), x509.load_pem_x509_crl(services)
 
 
 def test_list_names_revoked_certificates_with_their_reason_until_they_expire(site: Site) -> None:
@@ -90,6 +87,20 @@ def test_file_is_readable_for_the_broker_and_written_whole(site: Site, tmp_path:
     assert stat.S_IMODE(out.stat().st_mode) == 0o644
     assert out.read_bytes().count(b"BEGIN X509 CRL") == 2
     assert sorted(item.name for item in tmp_path.iterdir()) == ["registry.db", "revoked.pem"]
+
+
+def test_directory_has_the_names_that_openssl_looks_for(site: Site, tmp_path: Path) -> None:
+    out = tmp_path / "lists"
+    with pytest.raises(SetupError, match="not a directory"):
+        revocation.publish_directory(site.keys, site.registry, site.clock, out)
+    out.mkdir()
+    for _ in range(2):
+        revocation.publish_directory(site.keys, site.registry, site.clock, out)
+    names = sorted(item.name for item in out.iterdir())
+    assert [name for name in names if name.endswith(".pem")] == ["device-ca.pem", "service-ca.pem"]
+    links = [item for item in out.iterdir() if item.name.endswith(".r0")]
+    assert len(links) == len(names) - 2 == 2
+    assert {item.resolve().name for item in links} == {"device-ca.pem", "service-ca.pem"}
 
 
 def test_box_that_nobody_registered(site: Site) -> None:
