@@ -67,12 +67,13 @@ def _lock(options: argparse.Namespace) -> int:
     tree = source_tree()
     board = load_board(tree.boards / options.board)
     changes: dict[str, list[str]] = {}
-    with Reporter(total=4, quiet=options.json) as reporter:
+    with Reporter(total=5, quiet=options.json) as reporter:
         builder = Builder(tree, Cache(default_directory()), reporter)
         changes["tools"] = builder.renew_lock("tools", None)
         changes["root"] = builder.renew_lock("root", board.platform.kernel_package)
         changes["supervisor"] = builder.renew_lock("supervisor", None)
         changes["broker"] = builder.renew_lock("broker", None)
+        changes["tpm"] = builder.renew_lock("tpm", None)
     if options.json:
         print(json.dumps(changes, sort_keys=True))
         return 0
