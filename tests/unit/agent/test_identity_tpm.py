@@ -92,7 +92,7 @@ def test_tpm_that_makes_no_key_leaves_a_box_with_a_file(
     tpm.is_locked = True
     store = store_in(tmp_path, tpm)
     assert Station(store, DirectEnroller()).worker.step() == LIMITS.renewal_check_s
-    assert store.key_path.read_bytes().startswith(b"-----BEGIN PRIVATE KEY-----")
+    assert not is_tpm_key(store.key_path.read_bytes())
     assert "the key becomes a file" in caplog.text
     tpm.is_locked = False  # the key stays the one that the server knows
     assert isinstance(store_in(tmp_path, tpm).ensure_key(), ec.EllipticCurvePrivateKey)
