@@ -6,6 +6,7 @@ import dataclasses
 import string
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -163,3 +164,12 @@ def test_one_and_many() -> None:
 def test_an_unknown_language_is_japanese() -> None:
     assert wording_for("xx") is JAPANESE
     assert wording_for("en") is ENGLISH
+
+
+@LANGUAGES
+def test_the_table_on_paper_says_what_the_page_says(words: Wording) -> None:
+    table = (Path(__file__).parents[3] / "docs/diagnosis.md").read_text(encoding="utf-8")
+    for trouble in Trouble:
+        text = words.liveness.troubles[trouble]
+        assert f"| {trouble:d} |" in table
+        assert f"| {text.title} | {text.advice} |" in table
