@@ -33,7 +33,7 @@ from omamori_protocol.vocabulary import (
 )
 
 from .fleet_hub import Hub, HubWaker
-from .fleet_link import FleetBroker, FleetLink, FleetRoad, Tally
+from .fleet_link import FleetBroker, FleetLink, FleetRoad, Tally, Turns
 
 FIRMWARE = "2026.11.12"
 _FEED = 4711
@@ -86,6 +86,7 @@ class FleetBox:
         road: To the broker.
         heartbeat_s: Between two heartbeats.
         tally: Where it counts.
+        handshakes: When it may connect.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class FleetBox:
         road: FleetRoad,
         heartbeat_s: float,
         tally: Tally,
+        handshakes: Turns,
     ) -> None:
         self._hub: Hub = road.hub
         self._tally = tally
@@ -129,7 +131,7 @@ class FleetBox:
         self._link = FleetLink(
             self._hub,
             config=config,
-            broker=FleetBroker(road, str(service_ca), config.link, tally),
+            broker=FleetBroker(road, str(service_ca), config.link, tally=tally, handshakes=handshakes),
             holder=holder,
             spool=self._spool,
             status=status,

@@ -6,6 +6,7 @@ socket, waiting before the next try, and how often a box with nothing to do look
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import os
@@ -14,7 +15,8 @@ import ssl
 import struct
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterator
 from typing import Any
 
 from omamori_agent.config import LinkLimits
@@ -23,12 +25,14 @@ from omamori_agent.link import LinkWorker, MQTTBroker, Road
 from omamori_agent.link.broker import Hello
 from omamori_agent.link.mqtt import MQTTConnection
 
-from .fleet_hub import READ, WRITE, Hub, HubWaker
+from .fleet_hub import READ, WRITE, Hub, HubWaker, Task
 
 # The link waits this long when it has nothing to do, and then looks whether a ping is due; the fleet stretches it.
 _IDLE_S = 1.0
 _STRETCHED_S = 15.0
+_TURN_S = 3600.0
 _CONSENT_S = 2.0  # instead of the 0.2 s in which a lone box sees that it shall stop
+_HANDSHAKES = 100  # of one process at the same time: more would only take each other's time until it is over
 _TCP_INFO_BYTES = 208
 _BYTES_SENT = slice(200, 208)  # of struct tcp_info: what TCP was given, repetitions included
 
@@ -47,6 +51,33 @@ class Tally:
     heartbeat_bytes: Counter[int] = dataclasses.field(default_factory=Counter)  # how often so many, with TLS
     alerts: int = 0
     failures: Counter[str] = dataclasses.field(default_factory=Counter)
+
+
+class Turns:
+    """Lets so many boxes of a hub do something at the same time; the others wait, first come, first served."""
+
+    def __init__(self, hub: Hub, most: int = _HANDSHAKES) -> None:
+        self._hub = hub
+        self._free = most
+        self._waiting: deque[Task] = deque()
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait for a turn, and give it back."""
+        if self._free:
+            self._free -= 1
+        else:
+            task = self._hub.current()
+            self._waiting.append(task)
+            while task in self._waiting:
+                self._hub.wait(_TURN_S)
+        try:
+            yield
+        finally:
+            if self._waiting:
+                self._hub.wake(self._waiting.popleft())
+            else:
+                self._free += 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,9 +208,19 @@ class FleetConnection(MQTTConnection):
 class FleetBroker(MQTTBroker):
     """Makes such connections."""
 
-    def __init__(self, road: FleetRoad, service_ca: str, limits: LinkLimits, tally: Tally) -> None:
+    def __init__(
+        self, road: FleetRoad, service_ca: str, limits: LinkLimits, *, tally: Tally, handshakes: Turns
+    ) -> None:
         super().__init__([road], service_ca, limits)
         self._tally = tally
+        self._handshakes = handshakes
+        self._made: ssl.SSLContext | None = None
+
+    def _context(self, identity: Identity) -> ssl.SSLContext:
+        """Return the box's context, made once: reading its files takes as long as a handshake."""
+        if self._made is None:
+            self._made = super()._context(identity)
+        return self._made
 
     def make_connection(self, hello: Hello, road: Road, context: ssl.SSLContext, limits: LinkLimits) -> FleetConnection:
         """Return a connection that is not open yet."""
@@ -189,7 +230,8 @@ class FleetBroker(MQTTBroker):
     def connect(self, hello: Hello, identity: Identity, stop: threading.Event) -> MQTTConnection:
         """Connect, and count what becomes of it."""
         try:
-            return super().connect(hello, identity, stop)
+            with self._handshakes.turn():
+                return super().connect(hello, identity, stop)
         except Exception as err:
             self._tally.failures[type(err).__name__] += 1
             raise

@@ -24,7 +24,7 @@ from omamori_agent.identity import Identity
 
 from .fleet_box import FleetBox
 from .fleet_hub import Hub
-from .fleet_link import FleetRoad, Tally
+from .fleet_link import FleetRoad, Tally, Turns
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +77,7 @@ class FleetProcess:
         self._received = bytearray()
         self._hub = Hub()
         self._tally = Tally()
+        self._handshakes = Turns(self._hub)
         self._ends = False
         homes = Path(plan.homes)
         self._boxes = []
@@ -112,6 +113,7 @@ class FleetProcess:
             road=road,
             heartbeat_s=plan.heartbeat_s,
             tally=self._tally,
+            handshakes=self._handshakes,
         )
 
     def _listen(self) -> None:

@@ -17,7 +17,7 @@ from omamori_lab.bench_fleet import Burst, FleetResult, Storm, benchmark, peak_p
 from omamori_lab.benchmark import parse_benchmark, render
 from omamori_lab.fleet import FleetReport, Stored, percentile, sum_reports
 from omamori_lab.fleet_hub import READ, WRITE, Hub, HubWaker
-from omamori_lab.fleet_link import FleetRoad
+from omamori_lab.fleet_link import FleetRoad, Turns
 from omamori_lab.fleet_process import Plan, source_address
 
 
@@ -180,6 +180,34 @@ class TestHub:
             deadline = time.monotonic() + 20
             hub.run(lambda: bool(seen) or time.monotonic() > deadline)
         assert seen == [b"order"]
+
+
+def test_so_many_have_their_turn_and_the_others_wait_in_order(hub: Hub) -> None:
+    turns = Turns(hub, 2)
+    order: list[str] = []
+    most, now = 0, 0
+
+    def box(name: str, *, fails: bool = False) -> Callable[[], None]:
+        def work() -> None:
+            nonlocal most, now
+            try:
+                with turns.turn():
+                    order.append(name)
+                    now += 1
+                    most = max(most, now)
+                    hub.wait(0.05)
+                    now -= 1
+                    if fails:
+                        raise OSError(name)  # noqa: TRY301 - what a connection does
+            except OSError:
+                order.append(f"{name} failed")
+
+        return work
+
+    run(hub, box("a"), box("b", fails=True), box("c"), box("d"), box("e"))
+    assert most == 2
+    assert [name for name in order if "failed" not in name] == ["a", "b", "c", "d", "e"]
+    assert "b failed" in order
 
 
 class TestRoad:
