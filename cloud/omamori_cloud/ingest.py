@@ -126,6 +126,11 @@ class _Client(Client):
     def _create_socket(self) -> Any:
         return _ReadAhead(super()._create_socket())
 
+    def loop(self, timeout: float = 1.0) -> MQTTErrorCode:
+        # Without the pair of sockets by which paho wakes another thread: only one speaks with the broker here, and each
+        # acknowledgement would write to it.
+        return self._loop(timeout)
+
 
 class Ingest:
     """The worker; `run` is its thread."""
