@@ -105,7 +105,7 @@ def test_a_panic_leads_the_wire_past_the_box_and_the_next_start_brings_it_back(
     supervisor = pair.supervisor
     wait_for("the wire through the box", lambda: supervisor.is_through, BOOT_S)
     pair.box.shell("(sleep 1; echo c > /proc/sysrq-trigger) > /dev/null 2>&1 &", timeout_s=BOOT_S)
-    box.expect("sysrq: Trigger a crash", timeout=BOOT_S)
+    box.expect("Kernel panic", timeout=BOOT_S)
     wait_for("the wire past the box", lambda: not supervisor.is_through)
     pair.box.restarts_by_itself()
     box.expect("omamori: forwarding uptime=", timeout=BOOT_S)

@@ -19,6 +19,7 @@ from omamori_firmware.cache import Cache, default_directory
 
 from . import machine
 from .addresses import PC1, WEB
+from .bench_ota_update import update
 from .benchmark import MEASURED, Benchmark, Figure
 from .box import PROTECTING
 from .errors import LabError
@@ -26,7 +27,7 @@ from .lab import Lab
 from .load.generators import Ends
 from .load.probe import Probe, Report
 from .load.programs import obtain_load_programs
-from .progress import Progress
+from .progress import Progress, Silence
 from .settings import LabSettings
 from .supervised import Supervisor
 from .waiting import wait_for
@@ -38,7 +39,7 @@ _BOOT_S, _RELAY_S = 420.0, 60.0
 _PULL_S = 5.0
 _STATE = "cat /run/omamori/supervisor/state.json"
 _BUDGET = "≤ 200"
-_PANIC = r"sysrq: Trigger a crash"
+_PANIC = r"sysrq: Trigger a crash|Kernel panic"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,11 +87,17 @@ def _past(lab: Lab, supervisor: Supervisor, strike: Callable[[], float | None]) 
         supervisor: Its supervisor.
         strike: Does it; returns when it happened (monotonic seconds), or None for when it was called.
     """
-    lab.box.restarts_by_itself()
+    first = len(supervisor.follower.moves)
     began_s = time.monotonic()
     began_s = strike() or began_s
-    _await(supervisor, through=False, timeout_s=_RELAY_S)
-    return {"past_after_ms": round((supervisor.follower.moves[-1].at_s - began_s) * 1000)}
+    lab.box.restarts_by_itself()
+    move = wait_for(
+        lambda: next((move for move in supervisor.follower.moves[first:] if not move.through), None),
+        "the wire past the box",
+        timeout_s=_RELAY_S,
+        every_s=0.02,
+    )
+    return {"past_after_ms": round((move.at_s - began_s) * 1000)}
 
 
 def _back(lab: Lab, supervisor: Supervisor) -> None:
@@ -148,6 +155,12 @@ def _pull(lab: Lab, supervisor: Supervisor) -> dict[str, Any]:
     return {**seen, "power": power}
 
 
+def _update(lab: Lab, supervisor: Supervisor) -> dict[str, Any]:
+    seen = dataclasses.asdict(update(lab, Silence()))
+    _await(supervisor, through=True, timeout_s=_RELAY_S)
+    return seen
+
+
 def _restart_chip(lab: Lab, supervisor: Supervisor) -> dict[str, Any]:
     seen = _past(lab, supervisor, supervisor.restart)
     _await(supervisor, through=True, timeout_s=_RELAY_S)
@@ -182,11 +195,13 @@ CASES = (
     Case("hung kernel", "Every processor stands still until the supervisor resets the box.", _hang),
     Case("reboot", "An orderly restart, which the box announces.", _reboot),
     Case("power pull", "The plug is pulled and put back after five seconds.", _pull),
-    Case("supervisor reset", "The microcontroller is reset and loses its outputs.", _restart_chip),
     Case("line noise", "One bit of a hundred flips on the serial line, both ways, for thirty seconds.", _noise),
     Case(
         "supervisor silent", "The microcontroller stands still until the box has noticed; its pins stay.", _silent_chip
     ),
+    Case("firmware update", "A whole update from slot A to B, until the new version is kept.", _update),
+    # The last one: the seconds that the supervisor has added up begin anew with it.
+    Case("supervisor reset", "The microcontroller is reset and loses its outputs.", _restart_chip),
 )
 
 
@@ -205,6 +220,7 @@ def measure(settings: LabSettings, progress: Progress, *, only: Sequence[str] = 
     if not chosen:
         raise LabError(f"cases are {', '.join(case.name for case in CASES)}")
     outcomes: dict[str, Outcome] = {}
+    sums: dict[str, float] = {}
     lab = Lab(settings, progress)
     with lab.running():
         supervisor = lab.supervisor
@@ -217,6 +233,8 @@ def measure(settings: LabSettings, progress: Progress, *, only: Sequence[str] = 
             if case.is_on:
                 _await(supervisor, through=True, timeout_s=_BOOT_S)
             outcomes[case.name] = play(case, lab, supervisor)
+            if case.strike is not _restart_chip:
+                sums = _sums(lab, supervisor)
             seen = outcomes[case.name]
             parts = [f"{name} {report.interruption_ms:g} ms" for name, report in seen.flows.items()]
             progress.moment(
@@ -231,6 +249,7 @@ def measure(settings: LabSettings, progress: Progress, *, only: Sequence[str] = 
         versions=versions,
         figures=tuple(_figure(case, outcomes[case.name]) for case in chosen),
         details={
+            "seconds past the box": sums,
             **{name: dataclasses.asdict(outcome) for name, outcome in outcomes.items()},
             MEASURED: {name: [name] for name in outcomes},
         },
@@ -270,6 +289,19 @@ def play(case: Case, lab: Lab, supervisor: Supervisor) -> Outcome:
     moves = [(round(move.at_s - began_s, 3), move.through) for move in supervisor.follower.moves[first:]]
     seconds = ended_s - began_s
     return Outcome(flows, moves, round(seconds, 1), round(_time_past(moves, seconds, was_through=was_through), 1), seen)
+
+
+def _sums(lab: Lab, supervisor: Supervisor) -> dict[str, float]:
+    """Return for how many seconds the wire led past the box so far: by the relay's moves, and as the box was told."""
+
+    def told() -> dict[str, Any] | None:
+        state = _state(lab)
+        return state if state["is_up"] and state["through"] and state["past_s"] is not None else None
+
+    past_s = float(wait_for(told, "what the box was told", timeout_s=60)["past_s"])
+    now_s = time.monotonic() - supervisor.began_s
+    moves = [(move.at_s - supervisor.began_s, move.through) for move in supervisor.follower.moves]
+    return {"by the relay": round(_time_past(moves, now_s, was_through=False), 1), "told": past_s}
 
 
 def _time_past(moves: Sequence[tuple[float, bool]], seconds: float, *, was_through: bool) -> float:

@@ -42,6 +42,7 @@ class Supervisor:
         cable: The serial line.
         follower: Moves the cables, and knows when each move was.
         resets: When the reset line was pulled, monotonic seconds.
+        began_s: When its program began, monotonic seconds.
     """
 
     def __init__(self, wire: WireRelay, journal: Journal, workdir: Path, *, reset: Callable[[], None]) -> None:
@@ -55,6 +56,7 @@ class Supervisor:
         self.wire = wire
         self.follower = Follower(wire, self.machine.through)
         self.resets: list[float] = []
+        self.began_s = 0.0
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Supervisor]:
@@ -74,6 +76,7 @@ class Supervisor:
             stack.callback(self._journal.remove_process, pid)
             self.plug(present=False)
             self.machine.go()
+            self.began_s = time.monotonic()
             stack.enter_context(self.cable.lying())
             stack.enter_context(self.follower.following())
             stack.enter_context(self._resetting())
