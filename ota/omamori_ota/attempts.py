@@ -20,7 +20,7 @@ from pathlib import Path
 from .errors import SetupError, TransientError
 from .files import PRIVATE_FILE
 
-MAX_ROWS = 20_000
+MAX_KNOWN = 20_000
 MAX_STRANGERS = 1_000
 _LOCK_WAIT_S = 2.0
 _SCHEMA = """CREATE TABLE IF NOT EXISTS attempts (
@@ -35,6 +35,7 @@ _SCHEMA = """CREATE TABLE IF NOT EXISTS attempts (
     skew_s INTEGER,
     PRIMARY KEY (who, cause)
 ) STRICT"""
+_INDEX = "CREATE INDEX IF NOT EXISTS attempts_age ON attempts (is_stranger, last_s)"
 
 
 class Cause(StrEnum):
@@ -123,6 +124,7 @@ class AttemptLog:
         with self._open() as connection:
             connection.execute("PRAGMA journal_mode = WAL")  # with NORMAL below: never damaged, rarely synced
             connection.execute(_SCHEMA)
+            connection.execute(_INDEX)
 
     def note(
         self,
@@ -158,12 +160,11 @@ class AttemptLog:
                 " key_hash = excluded.key_hash, skew_s = excluded.skew_s",
                 (who, cause, int(is_stranger), now_s, now_s, address, key_hash, skew_s),
             )
-            for where, limit in (("is_stranger = 1", MAX_STRANGERS), ("1 = 1", MAX_ROWS)):
-                connection.execute(
-                    f"DELETE FROM attempts WHERE rowid IN (SELECT rowid FROM attempts WHERE {where}"  # noqa: S608 - ours
-                    " ORDER BY last_s DESC, rowid DESC LIMIT -1 OFFSET ?)",
-                    (limit,),
-                )
+            connection.execute(
+                "DELETE FROM attempts WHERE rowid IN (SELECT rowid FROM attempts WHERE is_stranger = ?"
+                " ORDER BY last_s DESC LIMIT -1 OFFSET ?)",
+                (int(is_stranger), MAX_STRANGERS if is_stranger else MAX_KNOWN),
+            )
             connection.execute("COMMIT")
 
     def attempts(self) -> list[Attempt]:

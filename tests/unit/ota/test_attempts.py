@@ -49,8 +49,8 @@ def test_strangers_beyond_the_bound_push_out_the_oldest_stranger_and_no_box(
     assert [item.who for item in log.attempts()] == ["ZA99-000003", "ZA99-000002", "ZA99-000001", SERIAL]
 
 
-def test_bound_of_all_rows(log: AttemptLog, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempts, "MAX_ROWS", 2)
+def test_bound_of_rows_of_boxes(log: AttemptLog, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "MAX_KNOWN", 2)
     for cause in (Cause.REVOKED, Cause.KEY_MISMATCH, Cause.WAITING):
         clock.advance(seconds=1)
         log.note(SERIAL, cause, clock(), address="192.0.2.1")
