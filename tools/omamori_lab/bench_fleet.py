@@ -376,8 +376,8 @@ def _returning(result: FleetResult) -> list[Figure]:
             name="storm, peak",
             value=round(storm.peak_per_s),
             unit="connections/s",
-            explanation=f"Of the best second; at most {storm.most_connecting} handshakes were under way at once, which is"
-            f" all that the simulation begins. From try to consent p50 {storm.handshake_p50_s:.1f} s,"
+            explanation=f"Of the best second; at most {storm.most_connecting} handshakes were under way at once, all"
+            f" that the simulation begins. From try to consent p50 {storm.handshake_p50_s:.1f} s,"
             f" p99 {storm.handshake_p99_s:.1f} s. The broker used"
             f" {1000 * storm.broker_cpu_s / result.boxes:.2f} ms of a core a box.",
         ),
