@@ -96,12 +96,11 @@ class ClusterFiles:
         found = {
             "rabbitmq.conf": self.settings(),
             "rabbitmq-env.conf": self.environment(),
+            "advanced.config": self.advanced(),
             "enabled_plugins": f"[{','.join(self.plugins)}].\n",
             f"{RULES_FOLDER}/src/{RULES}.erl": rules_source(),
             f"{RULES_FOLDER}/ebin/{RULES}.app": rules_application(),
         }
-        if self.revoked is not None or self.websocket_port is not None:
-            found["advanced.config"] = self.advanced()
         return {PurePosixPath(name): text for name, text in found.items()}
 
     def settings(self) -> str:
@@ -114,12 +113,6 @@ class ClusterFiles:
             "cluster_partition_handling = pause_minority",
             "listeners.tcp = none",
             f"listeners.ssl.1 = {self.address}:{self.amqp_port}",
-            f"ssl_options.cacertfile = {self.clients}",
-            f"ssl_options.certfile = {self.tls}/tls.crt",
-            f"ssl_options.keyfile = {self.tls}/tls.key",
-            "ssl_options.versions.1 = tlsv1.3",
-            "ssl_options.verify = verify_peer",
-            "ssl_options.fail_if_no_peer_cert = true",
             "ssl_cert_login_from = common_name",
             "auth_mechanisms.1 = EXTERNAL",
             f"auth_backends.1 = {RULES}",
@@ -153,20 +146,19 @@ class ClusterFiles:
         return PLUGINS if self.websocket_port is None else (*PLUGINS, WEBSOCKET_PLUGIN)
 
     def advanced(self) -> str:
-        """Return the content of ``advanced.config``: what ``rabbitmq.conf`` has no words for."""
-        revocation = []
+        """Return the content of ``advanced.config``: TLS, all in one place, for ``rabbitmq.conf`` lacks some words."""
+        tls = [f'{{cacertfile, "{self.clients}"}}', f'{{certfile, "{self.tls}/tls.crt"}}']
+        tls += [f'{{keyfile, "{self.tls}/tls.key"}}', "{versions, ['tlsv1.3']}"]
+        tls += ["{verify, verify_peer}", "{fail_if_no_peer_cert, true}"]
         if self.revoked is not None:
             cache = f'{{ssl_crl_hash_dir, {{internal, [{{dir, "{self.revoked}"}}]}}}}'
-            revocation = ["{crl_check, peer}", f"{{crl_cache, {cache}}}"]
-        parts = [f"{{rabbit, [{{ssl_options, [{', '.join(revocation)}]}}]}}"] if revocation else []
+            tls += ["{crl_check, peer}", f"{{crl_cache, {cache}}}"]
+        parts = [f"{{rabbit, [{{ssl_options, [{', '.join(tls)}]}}]}}"]
         if self.websocket_port is not None:
-            door = [f'{{ip, "{self.address}"}}', f"{{port, {self.websocket_port}}}", "{versions, ['tlsv1.3']}"]
-            door += [f'{{cacertfile, "{self.clients}"}}', f'{{certfile, "{self.tls}/tls.crt"}}']
-            door += [f'{{keyfile, "{self.tls}/tls.key"}}', "{verify, verify_peer}", "{fail_if_no_peer_cert, true}"]
-            settings = [f'{{ws_path, "{WEBSOCKET_PATH}"}}', "{tcp_config, []}"]
-            settings += [f"{{ssl_config, [{', '.join(door + revocation)}]}}"]
+            door = [f'{{ip, "{self.address}"}}', f"{{port, {self.websocket_port}}}", *tls]
+            settings = [f'{{ws_path, "{WEBSOCKET_PATH}"}}', "{tcp_config, []}", f"{{ssl_config, [{', '.join(door)}]}}"]
             parts.append(f"{{{WEBSOCKET_PLUGIN}, [{', '.join(settings)}]}}")
-        return f"[{', '.join(parts)}].\n"
+        return "[" + ",\n ".join(parts) + "].\n"
 
 
 def rules_source() -> str:
