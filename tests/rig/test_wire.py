@@ -144,6 +144,11 @@ class Herald:
         assert self._process is not None
         self._process.send_signal(number)
 
+    def told_s(self) -> int:
+        """How long the wire led past the box, as the supervisor has told."""
+        wait_for("what the supervisor tells", lambda: self.state()["past_s"] is not None)
+        return int(self.state()["past_s"])
+
     def state(self) -> dict[str, Any]:
         return dict(json.loads((self._directory / "state.json").read_text()))
 
@@ -161,6 +166,7 @@ def test_nobody_is_cut_off_for_long(town: Town, tmp_path: Path) -> None:
             before = town.crossed()
             town.recover()
             wait_for("probes through the box", lambda: town.crossed() > before + 100)
+        told_s, moved = herald.told_s(), len(town.follower.moves)
         with town.probed("hung box", reports):
             before = town.crossed()
             wait_for("probes through the box", lambda: town.crossed() > before + 100)
@@ -183,6 +189,10 @@ def test_nobody_is_cut_off_for_long(town: Town, tmp_path: Path) -> None:
             town.supervisor.qmp("cont")
             wait_for("an answer", lambda: herald.state()["is_up"])
         through(wanted=True)
+        # The ledger stands on this sum; the next reset begins it anew.
+        pairs = itertools.pairwise(town.follower.moves[moved - 1 :])
+        past_s = sum(after.at_s - before.at_s for before, after in pairs if after.through)
+        wait_for("the same sum", lambda: abs(herald.told_s() - told_s - past_s) <= 2)
         with town.probed("supervisor reset", reports):
             town.supervisor.qmp("system_reset")
             through(wanted=False)
