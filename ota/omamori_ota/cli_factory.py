@@ -18,6 +18,7 @@ from .factory import ProvisionTemplate
 from .files import write_atomic
 from .keys import DEVICE_CA, KeyDirectory
 from .registry import Registry
+from .revocation import ListPlaces
 
 _Commands = Any  # argparse keeps the type of add_subparsers to itself
 _SHOWN_HASH = 16
@@ -158,6 +159,7 @@ def _enrolment_serve(options: argparse.Namespace) -> None:
             listen=parse_listen(options.listen),
             tls_directory=options.tls_dir,
             limits=ServerLimits(requests_per_minute=options.requests_per_minute),
+            lists=list_places(options),
         ),
         system_clock,
     )
@@ -174,6 +176,20 @@ def add_register(parser: argparse.ArgumentParser) -> None:
     """Add key directory and register."""
     parser.add_argument("keys", metavar="KEYS", type=Path, help="key directory")
     parser.add_argument("registry", metavar="REGISTRY", type=Path, help="register file")
+
+
+def list_places(options: argparse.Namespace) -> ListPlaces:
+    """Return what `add_lists` has added."""
+    return ListPlaces(file=options.crl, directory=options.crl_dir, broker_pid=options.broker_pid)
+
+
+def add_lists(parser: argparse.ArgumentParser) -> None:
+    """Add where brokers look for revocation lists."""
+    parser.add_argument("--crl", metavar="FILE", type=Path, help="mosquitto's `crlfile`, written anew")
+    parser.add_argument("--crl-dir", metavar="DIR", type=Path, help="RabbitMQ's directory of lists, written anew")
+    parser.add_argument(
+        "--broker-pid", metavar="FILE", type=Path, help="mosquitto's pid_file: let it read the list now (SIGHUP)"
+    )
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
@@ -258,6 +274,7 @@ def _add_enrolment(commands: _Commands) -> None:
     command.add_argument("--listen", metavar="ADDR:PORT", required=True, help="port 0 takes any, and says which")
     command.add_argument("--tls-dir", metavar="DIR", type=Path, required=True, help="from omamori-ota pki server")
     command.add_argument("--requests-per-minute", type=_positive, default=30, help="per address (default: %(default)s)")
+    add_lists(command)
     command.set_defaults(run=_enrolment_serve)
 
     command = commands.add_parser("enrolments", help="who asked for a certificate, and why it got none")

@@ -11,12 +11,11 @@ from omamori_protocol.device import check_device_id
 from . import revocation
 from .boxes import RevocationReason
 from .broker import BrokerAddress, end_connection
-from .cli_factory import add_register, open_registry
+from .cli_factory import add_lists, add_register, list_places, open_registry
 from .cli_output import print_json
 from .clock import system_clock
 from .errors import RejectedError
 from .keys import KeyDirectory
-from .registry import Registry
 
 _Commands = Any  # argparse keeps the type of add_subparsers to itself
 
@@ -36,7 +35,7 @@ def _revoke(options: argparse.Namespace) -> None:
         broker.tls_context()  # before anything is revoked: a wrong directory is noticed now
     registry = open_registry(options)
     count = revocation.revoke(registry, serial, RevocationReason(options.reason), system_clock)
-    _publish(options, registry)
+    list_places(options).publish(KeyDirectory(options.keys), registry, system_clock)
     if broker is not None:
         end_connection(broker, serial)
     if options.json:
@@ -47,20 +46,10 @@ def _revoke(options: argparse.Namespace) -> None:
         print("A connection that it has goes on: give --broker with its lists; again does no harm.")
 
 
-def _publish(options: argparse.Namespace, registry: Registry) -> None:
-    keys = KeyDirectory(options.keys)
-    if options.crl is not None:
-        revocation.publish_lists(keys, registry, system_clock, options.crl)
-    if options.crl_dir is not None:
-        revocation.publish_directory(keys, registry, system_clock, options.crl_dir)
-    if options.broker_pid is not None:
-        revocation.tell_broker(options.broker_pid)
-
-
 def _crl(options: argparse.Namespace) -> None:
     if options.crl is None and options.crl_dir is None:
         raise RejectedError("nowhere to write to", hint="--crl FILE for mosquitto, --crl-dir DIR for RabbitMQ")
-    _publish(options, open_registry(options))
+    list_places(options).publish(KeyDirectory(options.keys), open_registry(options), system_clock)
     print(f"revocation lists written, good for {revocation.LIST_LIFETIME.days} days")
 
 
@@ -70,7 +59,7 @@ def add_revocation_commands(commands: _Commands) -> None:
     add_register(command)
     command.add_argument("serial", metavar="SERIAL", help="the box")
     command.add_argument("--reason", required=True, choices=[str(reason) for reason in RevocationReason])
-    _add_lists(command)
+    add_lists(command)
     command.add_argument(
         "--broker", metavar="mqtts://HOST:PORT", help="the services' port of the broker: end the box's connection"
     )
@@ -80,13 +69,5 @@ def add_revocation_commands(commands: _Commands) -> None:
 
     command = commands.add_parser("crl", help="write the revocation lists anew; once a day, before they expire")
     add_register(command)
-    _add_lists(command)
+    add_lists(command)
     command.set_defaults(run=_crl)
-
-
-def _add_lists(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--crl", metavar="FILE", type=Path, help="mosquitto's `crlfile`, written anew")
-    parser.add_argument("--crl-dir", metavar="DIR", type=Path, help="RabbitMQ's directory of lists, written anew")
-    parser.add_argument(
-        "--broker-pid", metavar="FILE", type=Path, help="mosquitto's pid_file: let it read the list now (SIGHUP)"
-    )

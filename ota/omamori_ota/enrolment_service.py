@@ -9,6 +9,7 @@ import signal
 import ssl
 import sys
 import threading
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -17,11 +18,15 @@ from .attempts import AttemptLog
 from .clock import Clock
 from .enrolment import Enrolment
 from .enrolment_server import EnrolmentServer, ServerLimits
-from .errors import RejectedError, SetupError
+from .errors import OtaError, RejectedError, SetupError
 from .keys import DEVICE_CA, KeyDirectory
 from .pki import CERTIFICATE_FILE, KEY_FILE
 from .registry import Registry
+from .revocation import ListPlaces
 
+logger = logging.getLogger(__name__)
+
+_LIST_RETRY = timedelta(minutes=10)
 _LISTEN = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<four>[^:\[\]]+)):(?P<port>\d{1,5})")
 
 
@@ -35,6 +40,7 @@ class ServiceConfig:
         listen: Address and port.
         tls_directory: From ``omamori-ota pki server``.
         limits: Bounds of the server.
+        lists: Where revocation lists are renewed once a day, if anywhere.
     """
 
     keys: Path
@@ -42,6 +48,7 @@ class ServiceConfig:
     listen: tuple[str, int]
     tls_directory: Path
     limits: ServerLimits
+    lists: ListPlaces = dataclasses.field(default_factory=ListPlaces)
 
 
 def parse_listen(text: str) -> tuple[str, int]:
@@ -83,6 +90,36 @@ def make_server(config: ServiceConfig, clock: Clock) -> EnrolmentServer:
         raise SetupError(f"cannot listen on {config.listen[0]}:{config.listen[1]}: {err.strerror}") from err
 
 
+class ListKeeper:
+    """Renews revocation lists in time: a list that has expired shuts out every box.
+
+    Args:
+        config: The places.
+        clock: The present.
+    """
+
+    def __init__(self, config: ServiceConfig, clock: Clock) -> None:
+        self._config = config
+        self._clock = clock
+        self._not_before: datetime | None = None
+
+    def step(self) -> None:
+        """Do what is due; what fails is logged, and tried again some minutes later."""
+        now = self._clock()
+        if (self._not_before is not None and now < self._not_before) or not self._config.lists.is_due(self._clock):
+            return
+        try:
+            keys = KeyDirectory(self._config.keys)
+            registry = Registry(self._config.registry, keys.authority_certificate(DEVICE_CA))
+            self._config.lists.publish(keys, registry, self._clock)
+        except (OtaError, OSError) as err:
+            self._not_before = now + _LIST_RETRY
+            logger.error("revocation lists cannot be renewed: %s", err)  # noqa: TRY400 - a fact for the operator
+        else:
+            self._not_before = None
+            logger.info("revocation lists renewed")
+
+
 def serve(config: ServiceConfig, clock: Clock) -> None:
     """Serve until SIGTERM or SIGINT; requests that are under way are finished.
 
@@ -98,8 +135,9 @@ def serve(config: ServiceConfig, clock: Clock) -> None:
         worker.start()
         host, port = server.server_address[:2]
         print(f"enrolment: listening on {host!s}:{port}", flush=True)  # noqa: T201 - the line that scripts wait for
+        lists = ListKeeper(config, clock)
         while worker.is_alive() and not ended.wait(1.0):
-            pass
+            lists.step()
         if not ended.is_set():
             raise SetupError("the enrolment server ended by itself")
         server.shutdown()

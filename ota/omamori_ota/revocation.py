@@ -12,6 +12,7 @@ keeps the older ones until it restarts, and of two of the same second it believe
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 from datetime import UTC, datetime, timedelta
@@ -31,6 +32,7 @@ from .registry import Registry
 from .run import run
 
 LIST_LIFETIME = timedelta(days=14)
+LIST_RENEWAL = timedelta(days=1)
 MAX_REVOKED = 20_000
 # A broker whose clock runs a little behind must accept a list that was made a moment ago.
 _BACKDATED = timedelta(hours=1)
@@ -121,6 +123,37 @@ def tell_broker(pid_file: Path) -> None:
         os.kill(number, signal.SIGHUP)
     except OSError as err:
         raise SetupError(f"cannot tell the broker (process {number}): {err.strerror}") from err
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ListPlaces:
+    """Where brokers look for revocation lists.
+
+    Attributes:
+        file: mosquitto's `crlfile`.
+        directory: RabbitMQ's directory.
+        broker_pid: mosquitto's `pid_file`, to tell it.
+    """
+
+    file: Path | None = None
+    directory: Path | None = None
+    broker_pid: Path | None = None
+
+    def publish(self, keys: KeyDirectory, registry: Registry, clock: Clock) -> None:
+        """Write the lists anew and tell the broker; raises as the functions of this module."""
+        if self.file is not None:
+            publish_lists(keys, registry, clock, self.file)
+        if self.directory is not None:
+            publish_directory(keys, registry, clock, self.directory)
+        if self.broker_pid is not None:
+            tell_broker(self.broker_pid)
+
+    def is_due(self, clock: Clock) -> bool:
+        """Tell whether lists are missing or older than `LIST_RENEWAL`."""
+        files = [self.file] if self.file is not None else []
+        files += [self.directory / f"{DEVICE_CA}.pem"] if self.directory is not None else []
+        latest = clock().timestamp() - LIST_RENEWAL.total_seconds()
+        return any(not path.exists() or path.stat().st_mtime <= latest for path in files)
 
 
 def _sign(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
+import shutil
 import stat
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +15,8 @@ from cryptography import x509
 
 from omamori_ota import revocation
 from omamori_ota.boxes import RevocationReason
+from omamori_ota.enrolment_server import ServerLimits
+from omamori_ota.enrolment_service import ListKeeper, ServiceConfig
 from omamori_ota.errors import RejectedError, SetupError, TransientError
 from omamori_ota.keys import DEVICE_CA, SERVICE_CA, KeyDirectory
 from omamori_ota.registry import Registry
@@ -101,6 +105,48 @@ def test_directory_has_the_names_that_openssl_looks_for(site: Site, tmp_path: Pa
     links = [item for item in out.iterdir() if item.name.endswith(".r0")]
     assert len(links) == len(names) - 2 == 2
     assert {item.resolve().name for item in links} == {"device-ca.pem", "service-ca.pem"}
+
+
+def test_lists_are_renewed_every_day_and_what_fails_is_tried_again(
+    site: Site, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    file, directory = tmp_path / "revoked.pem", tmp_path / "lists"
+    directory.mkdir()
+    config = ServiceConfig(
+        keys=site.keys.path,
+        registry=site.registry.path,
+        listen=("127.0.0.1", 0),
+        tls_directory=tmp_path,
+        limits=ServerLimits(),
+        lists=revocation.ListPlaces(file=file, directory=directory),
+    )
+    keeper = ListKeeper(config, site.clock)
+    paths = (file, directory / "device-ca.pem")
+    keeper.step()
+    first = [path.read_bytes() for path in paths]
+    for path in paths:  # the test's clock is not the disk's
+        os.utime(path, (site.clock().timestamp(),) * 2)
+    site.clock.advance(hours=23)
+    keeper.step()
+    assert [path.read_bytes() for path in paths] == first
+    site.clock.advance(hours=2)
+    keeper.step()
+    second = [path.read_bytes() for path in paths]
+    assert all(before != after for before, after in zip(first, second, strict=True))
+    shutil.rmtree(directory)
+    file.unlink()
+    for _ in range(3):
+        keeper.step()
+    assert caplog.text.count("cannot be renewed") == 1
+    directory.mkdir()
+    site.clock.advance(minutes=11)
+    keeper.step()
+    assert (directory / "device-ca.pem").exists()
+
+
+def test_service_without_lists_writes_none(site: Site) -> None:
+    assert not revocation.ListPlaces().is_due(site.clock)
 
 
 def test_box_that_nobody_registered(site: Site) -> None:
