@@ -25,7 +25,8 @@ from .fleet import (
     percentile,
     wait_until_connected,
 )
-from .fleet_site import FleetSite, Usage, running_site
+from .fleet_site import FleetSite, running_site
+from .process_usage import Usage
 from .progress import Progress
 from .waiting import wait_for
 

@@ -26,7 +26,8 @@ from omamori_protocol.vocabulary import EventKind
 
 from .errors import LabError, NotReadyError
 from .fleet_process import Plan
-from .fleet_site import ADDRESS, BOXES_PER_PROCESS, HOST, FleetSite, Usage, usage
+from .fleet_site import ADDRESS, BOXES_PER_PROCESS, HOST, FleetSite
+from .process_usage import Usage, usage
 from .run import Process, end, spawn
 
 _MAX_REPORT_BYTES = 4 << 20

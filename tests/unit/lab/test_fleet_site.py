@@ -15,7 +15,8 @@ from cryptography.x509.oid import NameOID
 
 from omamori_lab import fleet_site
 from omamori_lab.errors import SetupError
-from omamori_lab.fleet_site import BOXES_PER_PROCESS, device_name, usage
+from omamori_lab.fleet_site import BOXES_PER_PROCESS, device_name
+from omamori_lab.process_usage import usage
 from omamori_protocol.device import check_device_id
 
 
