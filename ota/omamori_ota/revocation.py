@@ -12,6 +12,7 @@ keeps the older ones until it restarts, and of two of the same second it believe
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -26,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from .boxes import IssuedCertificate, RevocationReason
 from .clock import Clock
 from .errors import RejectedError, SetupError, TransientError
-from .files import PUBLIC_FILE, read_bounded, write_atomic
+from .files import PUBLIC_FILE, exclusive, read_bounded, write_atomic
 from .keys import DEVICE_CA, SERVICE_CA, KeyDirectory
 from .registry import Registry
 from .run import run
@@ -83,7 +84,8 @@ def make_lists(keys: KeyDirectory, registry: Registry, clock: Clock) -> dict[str
 
 def publish_lists(keys: KeyDirectory, registry: Registry, clock: Clock, out: Path) -> None:
     """Write new revocation lists to the file `out`, whole or not at all (mosquitto); raises as `make_lists`."""
-    write_atomic(out, b"".join(make_lists(keys, registry, clock).values()), mode=PUBLIC_FILE)
+    with _publishing(registry):
+        write_atomic(out, b"".join(make_lists(keys, registry, clock).values()), mode=PUBLIC_FILE)
 
 
 def publish_directory(keys: KeyDirectory, registry: Registry, clock: Clock, out: Path) -> None:
@@ -98,9 +100,15 @@ def publish_directory(keys: KeyDirectory, registry: Registry, clock: Clock, out:
     """
     if not out.is_dir():
         raise SetupError(f"{out} is not a directory", hint="make it first")
-    for name, pem in make_lists(keys, registry, clock).items():
-        write_atomic(out / f"{name}.pem", pem, mode=PUBLIC_FILE)
-    run(["openssl", "rehash", out], timeout_s=_REHASH_S)
+    with _publishing(registry):
+        for name, pem in make_lists(keys, registry, clock).items():
+            write_atomic(out / f"{name}.pem", pem, mode=PUBLIC_FILE)
+        run(["openssl", "rehash", out], timeout_s=_REHASH_S)
+
+
+def _publishing(registry: Registry) -> contextlib.AbstractContextManager[None]:
+    """Hold the lock of those who publish: a list made before a revocation must not be written after it."""
+    return exclusive(registry.path.with_name(registry.path.name + "-lists.lock"))
 
 
 def tell_broker(pid_file: Path) -> None:

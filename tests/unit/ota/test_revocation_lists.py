@@ -7,8 +7,10 @@ import logging
 import os
 import shutil
 import stat
+import threading
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -18,6 +20,7 @@ from omamori_ota.boxes import RevocationReason
 from omamori_ota.enrolment_server import ServerLimits
 from omamori_ota.enrolment_service import ListKeeper, ServiceConfig
 from omamori_ota.errors import RejectedError, SetupError, TransientError
+from omamori_ota.files import write_atomic
 from omamori_ota.keys import DEVICE_CA, SERVICE_CA, KeyDirectory
 from omamori_ota.registry import Registry
 
@@ -90,7 +93,7 @@ def test_file_is_readable_for_the_broker_and_written_whole(site: Site, tmp_path:
     revocation.publish_lists(site.keys, site.registry, site.clock, out)
     assert stat.S_IMODE(out.stat().st_mode) == 0o644
     assert out.read_bytes().count(b"BEGIN X509 CRL") == 2
-    assert sorted(item.name for item in tmp_path.iterdir()) == ["registry.db", "revoked.pem"]
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["registry.db", "registry.db-lists.lock", "revoked.pem"]
 
 
 def test_directory_has_the_names_that_openssl_looks_for(site: Site, tmp_path: Path) -> None:
@@ -143,6 +146,37 @@ def test_lists_are_renewed_every_day_and_what_fails_is_tried_again(
     site.clock.advance(minutes=11)
     keeper.step()
     assert (directory / "device-ca.pem").exists()
+
+
+def test_list_made_before_a_revocation_is_not_written_after_it(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daily renewal has made its list and not yet written it when somebody revokes a box."""
+    out = tmp_path / "revoked.pem"
+    is_made, may_write = threading.Event(), threading.Event()
+
+    def slow(*arguments: Any, **options: Any) -> None:
+        is_made.set()
+        may_write.wait(20)
+        write_atomic(*arguments, **options)
+
+    def renew() -> None:
+        revocation.publish_lists(site.keys, site.registry, site.clock, out)
+
+    certificate = site.enrol()
+    monkeypatch.setattr(revocation, "write_atomic", slow)
+    renewal = threading.Thread(target=renew)
+    renewal.start()
+    assert is_made.wait(20)
+    revocation.revoke(site.registry, SERIAL, RevocationReason.STOLEN, site.clock)
+    after = threading.Thread(target=renew)
+    after.start()
+    after.join(0.3)
+    may_write.set()
+    renewal.join(20)
+    after.join(20)
+    (entry,) = x509.load_pem_x509_crl(out.read_bytes())
+    assert entry.serial_number == certificate.serial_number
 
 
 def test_service_without_lists_writes_none(site: Site) -> None:
