@@ -3,7 +3,8 @@
 %% * The client certificate is the identity, its common name the user; whoever sends a password is refused.
 %% * A box speaks and listens below its own name only, and its MQTT client id is its name. It cannot use AMQP, which
 %%   has no client id.
-%% * The services are `ingest` (takes in from its own queues) and `publisher` (speaks to boxes).
+%% * The services are `ingest` (takes in from its own queues) and `publisher` (speaks to boxes; may hear what it says to
+%%   all of them, by which `omamori-ota revoke` sees that its connection lives).
 %%
 %% It asks nobody: no store, no network. Which leaves a box writes and reads stands in the application's environment,
 %% which omamori_cloud.broker_cluster renders from the same table as mosquitto's access list. Any failure here refuses.
@@ -49,14 +50,16 @@ check_resource_access(#auth_user{username = User}, #resource{kind = exchange, na
         {box, configure} -> false;
         {box, _} -> true;
         {ingest, read} -> true;
-        {publisher, write} -> true;
+        {publisher, configure} -> false;
+        {publisher, _} -> true;
         _ -> false
     end;
 check_resource_access(#auth_user{username = User}, #resource{kind = queue, name = Name}, _Permission, _) ->
     case kind(User) of
         box -> lists:member(Name, session_queues(User));
         ingest -> starts(Name, <<"omamori.">>) orelse starts(Name, <<"mqtt-subscription-omamori-">>);
-        _ -> false
+        publisher -> starts(Name, <<"mqtt-subscription-">>);
+        nobody -> false
     end;
 check_resource_access(_User, _Resource, _Permission, _Context) ->
     false.
@@ -73,7 +76,7 @@ expiry_timestamp(_User) ->
 may(box, read, _User, [<<"omamori">>, <<"v1">>, <<"announce">> | _]) -> true;
 may(box, Permission, User, [<<"omamori">>, <<"v1">>, User | Rest]) -> is_leaf(Permission, Rest);
 may(ingest, read, _User, [<<"omamori">>, <<"v1">>, _Box | Rest]) -> is_leaf(write, Rest);
-may(publisher, write, _User, [<<"omamori">>, <<"v1">>, <<"announce">> | _]) -> true;
+may(publisher, _, _User, [<<"omamori">>, <<"v1">>, <<"announce">> | _]) -> true;
 may(publisher, write, _User, [<<"omamori">>, <<"v1">>, Box | Rest]) -> is_box(Box) andalso is_leaf(read, Rest);
 may(_Kind, _Permission, _User, _Words) -> false.
 
