@@ -53,6 +53,15 @@ def wait_for(condition: Callable[[], Any], what: Callable[[], str] | str, within
     return value
 
 
+def read_until(program: subprocess.Popen[bytes], wanted: str) -> str:
+    """Return what a program says up to the line with `wanted`, or to its end."""
+    said = ""
+    assert program.stdout is not None
+    while wanted not in said and (more := program.stdout.readline().decode(errors="replace")):
+        said += more
+    return said
+
+
 class Rig:
     """The cluster, a store, and who uses them."""
 
@@ -161,11 +170,26 @@ class Rig:
         run = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
         return run.stdout + run.stderr + f"exit {run.returncode}"
 
-    def listen(self, name: str, *topics: str, seconds: int, at: Node | str = HOST, form: str = "GOT %t %p") -> str:
-        options = [option for topic in topics for option in ("-t", topic)]
-        line = self.client("mosquitto_sub", name, at, "-W", str(seconds), "-F", form, *options)
-        run = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
-        return run.stdout + run.stderr + f"exit {run.returncode}"
+    def listen(
+        self,
+        name: str,
+        topic: str,
+        *,
+        until: str = "Subscribed",
+        linger_s: float = 0.0,
+        at: Node | str = HOST,
+        form: str = "GOT %t %p",
+    ) -> str:
+        """Subscribe; returns what the program said up to the line with `until`, and for a while longer."""
+        line = self.client("mosquitto_sub", name, at, "-W", "60", "-F", form, "-t", topic)
+        with subprocess.Popen(["stdbuf", "-oL", *line], stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as program:
+            said = read_until(program, until)
+            time.sleep(linger_s)
+            program.kill()
+            assert program.stdout is not None
+            said += program.stdout.read().decode(errors="replace")
+        assert until in said, said
+        return said
 
     def close(self) -> None:
         for process in self._processes:
@@ -281,15 +305,13 @@ def test_a_box_hears_what_is_for_it_and_nothing_else(rig: Rig) -> None:
     wide = ["#", f"{PREFIX}/#", f"{PREFIX}/+/desired", f"{PREFIX}/{OTHER}/desired", f"{PREFIX}/{OTHER}/cmd"]
     wide += [f"{PREFIX}/+/evt", f"{PREFIX}/{BOX}/#", f"{PREFIX}/{BOX}/evt", "$share/x/omamori/v1/+/evt", "+/+/+/+"]
     for topic in wide:
-        said = rig.listen(BOX, topic, seconds=2)
+        said = rig.listen(BOX, topic)
         assert not GRANTED.search(said), (topic, said)
     node = rig.cluster.nodes[0]
     assert "exit 0" in rig.publish("publisher", f"{PREFIX}/{BOX}/desired", "mine", "-r", at=node)
     assert "exit 0" in rig.publish("publisher", f"{PREFIX}/announce/feed/demo", "for all", "-r", at=node)
-    said = rig.listen(BOX, f"{PREFIX}/{BOX}/desired", f"{PREFIX}/announce/feed/demo", seconds=3, at=node)
-    assert GRANTED.search(said)
-    assert f"GOT {PREFIX}/{BOX}/desired mine" in said
-    assert "for all" in said
+    for topic, body in ((f"{PREFIX}/{BOX}/desired", "mine"), (f"{PREFIX}/announce/feed/demo", "for all")):
+        assert GRANTED.search(rig.listen(BOX, topic, until=f"GOT {topic} {body}", at=node))
 
 
 def test_nobody_is_somebody_else(rig: Rig) -> None:
@@ -307,17 +329,13 @@ def test_nobody_is_somebody_else(rig: Rig) -> None:
 def test_the_operator_ends_a_box_s_connection_from_another_node(rig: Rig) -> None:
     """As `omamori-ota revoke` does: by taking over its client id, which no box can."""
     here, there, _third = rig.cluster.nodes
-    line = rig.client("mosquitto_sub", BOX, here, "-W", "20", "-t", f"{PREFIX}/{BOX}/cmd")
+    line = rig.client("mosquitto_sub", BOX, here, "-W", "60", "-t", f"{PREFIX}/{BOX}/cmd")
     with subprocess.Popen(["stdbuf", "-oL", *line], stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as box:
-        assert box.stdout is not None
-        said = ""
-        while "Subscribed" not in said:
-            more = box.stdout.readline().decode()
-            assert more, said
-            said += more
+        said = read_until(box, "Subscribed")
         assert "exit 0" in rig.publish("publisher", f"{PREFIX}/{BOX}/cmd", "farewell", at=there, client_id=BOX)
-        said += box.stdout.read().decode()
-    assert "received DISCONNECT (142)" in said  # session taken over
+        said += read_until(box, "DISCONNECT (142)")  # session taken over
+        box.kill()
+    assert "received DISCONNECT (142)" in said, said
 
 
 def test_certificates_of_strangers_and_old_ones_are_refused(rig: Rig) -> None:
@@ -347,11 +365,11 @@ def test_services_do_their_own_work_only(rig: Rig) -> None:
             "Not authorized" in said
         )
     for topic in (f"{PREFIX}/+/evt", "#", f"{PREFIX}/{BOX}/desired"):
-        said = rig.listen("publisher", topic, seconds=2)
+        said = rig.listen("publisher", topic)
         assert not GRANTED.search(said), (topic, said)
         assert "Subscribed (mid: 1): 135" in said
     # `revoke` looks in this way whether its connection lives.
-    assert GRANTED.search(rig.listen("publisher", f"{PREFIX}/announce/witness", seconds=2))
+    assert GRANTED.search(rig.listen("publisher", f"{PREFIX}/announce/witness"))
 
 
 def test_a_retained_document_is_where_it_was_put(rig: Rig) -> None:
@@ -360,12 +378,12 @@ def test_a_retained_document_is_where_it_was_put(rig: Rig) -> None:
     topic = f"{PREFIX}/{OTHER}/desired"
     body = hashlib.sha256(b"document").hexdigest()
     assert "exit 0" in rig.publish("publisher", topic, body, "-r", at=here)
-    assert body in rig.listen(OTHER, topic, seconds=3, at=here)
-    assert body not in rig.listen(OTHER, topic, seconds=3, at=there)
+    rig.listen(OTHER, topic, until=body, at=here)
+    assert body not in rig.listen(OTHER, topic, linger_s=3, at=there)
 
 
 def test_a_node_that_was_away_is_told_a_box_s_document_again(rig: Rig) -> None:
-    keys_folder, tls = rig.folder / "keys", rig.folder / "publisher"
+    keys_folder, tls, topic = rig.folder / "keys", rig.folder / "publisher", f"{PREFIX}/{OTHER}/desired"
     keys.init(keys_folder, system_clock, Lifetimes())
     tls.mkdir()
     certificate, key = rig.identity("publisher")
@@ -374,7 +392,8 @@ def test_a_node_that_was_away_is_told_a_box_s_document_again(rig: Rig) -> None:
     (rig.folder / "settings.json").write_text('{"policy": {"fail_closed": false}}')
 
     def ota(*words: str) -> str:
-        line = [sys.executable, "-P", "-m", "omamori_ota.cli", *words, "--tls-dir", str(tls)]
+        line = [sys.executable, "-P", "-c", "import sys; from omamori_ota.cli import main; sys.exit(main())"]
+        line += [*words, "--tls-dir", str(tls)]
         line += ["--broker", f"mqtts://{HOST}:{MQTT_PORT}"]
         command = rig.cluster.clients.command(line, resolver=rig.cluster.resolver_file)
         run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
@@ -388,21 +407,21 @@ def test_a_node_that_was_away_is_told_a_box_s_document_again(rig: Rig) -> None:
     def newest() -> str:
         return (keys_folder / f"desired/published/{OTHER}.cose").read_bytes().hex()
 
-    def at(node: Node) -> str:
-        return rig.listen(OTHER, f"{PREFIX}/{OTHER}/desired", seconds=3, at=node, form="GOT %x")
+    def expect(node: Node) -> None:
+        rig.listen(OTHER, topic, until=newest(), at=node, form="GOT %x")
 
     publish()
     for node in rig.cluster.nodes:
-        assert newest() in at(node)
+        expect(node)
     away = rig.cluster.nodes[2]
     away.kill()
     said = publish()
     assert away.address in said
     assert "omamori-ota desired resend" in said
     for node in rig.cluster.nodes[:2]:
-        assert newest() in at(node)
+        expect(node)
     away.start()
     rig.cluster.wait_whole(rig.cluster.nodes[0])
-    assert newest() not in at(away)
+    assert newest() not in rig.listen(OTHER, topic, linger_s=3, at=away, form="GOT %x")
     assert ota("desired", "resend", str(keys_folder)) == ""
-    assert newest() in at(away)
+    expect(away)
