@@ -22,7 +22,6 @@ NEEDS_A_BOX = {
     "bypass",
     "exemptions",
     "address",
-    "plugs",
     "failures",
     "engine-hang",
     "engine-memory",

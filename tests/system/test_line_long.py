@@ -1,4 +1,4 @@
-"""Minutes of emulation: the line is down until the cloud knows, and that is told from a power cut."""
+"""Minutes of emulation: a cable is out, the box says so; it stays out, and the cloud tells that from a power cut."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from omamori_lab.scenes.plugs import LineDownScene
+from omamori_lab.scenes import Scene
+from omamori_lab.scenes.plugs import LineDownScene, PlugsScene
 
 if TYPE_CHECKING:
     from .conftest import Office
@@ -20,8 +21,9 @@ pytestmark = [
 ]
 
 
-def test_the_line_is_down_until_the_cloud_knows(office: Office) -> None:
-    result = office.play(LineDownScene())
+@pytest.mark.parametrize("scene", [PlugsScene(), LineDownScene()], ids=lambda scene: str(scene.name))
+def test_a_cable_is_out(office: Office, scene: Scene) -> None:
+    result = office.play(scene)
     wrong = [check for check in result.checks if not check.ok]
     assert result.error is None, result.error
     assert not wrong, "\n".join(f"{check.name}: expected {check.expected}, seen {check.seen}" for check in wrong)

@@ -13,7 +13,6 @@ from .engine_faults import EngineHangScene, EngineMemoryScene
 from .failures import FailuresScene
 from .feeds import FeedRefusedScene, FeedUpdateScene
 from .firmware import FirmwareScene
-from .plugs import PlugsScene
 from .policy import AddressScene, ExemptionsScene, FailClosedScene
 from .power import PowerCutScene
 from .rings import FeedRingsScene
@@ -42,7 +41,6 @@ SCENES: tuple[Scene, ...] = (
     EngineHangScene(),
     ExemptionsScene(),
     AddressScene(),
-    PlugsScene(),
     EngineMemoryScene(),
     WireFaultsScene(),
     FailClosedScene(),
