@@ -72,7 +72,7 @@
 enum said { SAYS_NOTHING = 0, SAYS_STARTING = 1, SAYS_FORWARDING = 2 };
 
 /* Fields of a status that mean something to us, and one of the causes. */
-enum { CAUSE = 2, MOVES = 3, CAUSE_SILENCE = 2 };
+enum { THROUGH = 1, CAUSE = 2, MOVES = 3, CAUSE_SILENCE = 2 };
 
 enum reason { REASON_REBOOT = 1, REASON_UPDATE = 2 };
 
@@ -520,12 +520,13 @@ static void notice_lateness(struct herald *herald, uint64_t now)
 	herald->reported_ms = now;
 }
 
-/* Notice a lease that ended without our will; `moves` of the relay and why it last went past the box. */
-static void learn(struct herald *herald, uint32_t moves, uint32_t cause, uint64_t now)
+/* Notice a lease that ended without our will: the relay has moved, and not only back. */
+static void learn(struct herald *herald, const struct line_field *status, uint64_t now)
 {
-	bool has_moved = herald->has_status && moves > herald->status[MOVES];
+	uint32_t moves = status[MOVES].number - herald->status[MOVES];
+	bool has_closed = herald->has_status && moves >= (status[THROUGH].number ? 2u : 1u) && moves < UINT32_MAX / 2;
 
-	if (has_moved && cause == CAUSE_SILENCE && now - herald->quiet_at_ms > SILENT_MS) {
+	if (has_closed && status[CAUSE].number == CAUSE_SILENCE && now - herald->quiet_at_ms > SILENT_MS) {
 		lengthen(herald, 2 * (uint64_t)lease(herald), now);
 		say("a lease ended although it was renewed; the next is %" PRIu32 " ms", herald->learned_ms);
 	}
@@ -604,7 +605,7 @@ static void take_message(struct herald *herald, const struct line_message *messa
 	} else if (message->kind == LINE_EVENT) {
 		take_event(herald, message);
 	} else if (message->kind == LINE_STATUS) {
-		learn(herald, fields[MOVES].number, fields[CAUSE].number, now);
+		learn(herald, fields, now);
 		for (unsigned int i = 0; i < message->count; i++)
 			herald->status[i] = fields[i].number;
 		herald->has_status = herald->is_changed = true;
