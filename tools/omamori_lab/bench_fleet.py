@@ -230,7 +230,7 @@ def _storm(
         tries=report.tries - before.tries,
         most_connecting=report.most_connecting,
         peak_per_s=peak_per_s(seen),
-        failures=dict(report.failures - before.failures),
+        failures=dict(Counter(report.failures) - Counter(before.failures)),
         broker_cpu_s=look_at_parts(site, report)["broker"].cpu_s,
         handshake_p50_s=percentile(fleet.handshakes_s, 0.5),
         handshake_p99_s=percentile(fleet.handshakes_s, 0.99),

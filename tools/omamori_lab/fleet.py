@@ -61,8 +61,8 @@ class FleetReport:
     most_connecting: int = 0
     heartbeats: int = 0
     alerts: int = 0
-    heartbeat_bytes: Counter[int] = dataclasses.field(default_factory=Counter)
-    failures: Counter[str] = dataclasses.field(default_factory=Counter)
+    heartbeat_bytes: dict[int, int] = dataclasses.field(default_factory=dict)
+    failures: dict[str, int] = dataclasses.field(default_factory=dict)
     cpu_s: float = 0.0
 
 
@@ -76,7 +76,7 @@ def sum_reports(reports: Sequence[Mapping[str, Any]]) -> FleetReport:
         failures.update(report["failures"])
     sums = {name: sum(report[name] for report in reports) for name in names}
     cpu_s = sum(report["cpu_s"] for report in reports)
-    return FleetReport(**sums, heartbeat_bytes=sizes, failures=failures, cpu_s=cpu_s)
+    return FleetReport(**sums, heartbeat_bytes=dict(sizes), failures=dict(failures), cpu_s=cpu_s)
 
 
 class Fleet:

@@ -320,7 +320,17 @@ def result() -> FleetResult:
         handshake_p50_s=0.5,
         handshake_p99_s=1.5,
     )
-    report = FleetReport(boxes=100, connected=100, heartbeats=300, heartbeat_bytes=Counter({118: 200, 114: 10}))
+    report = sum_reports(
+        [
+            part(
+                boxes=100,
+                connected=100,
+                heartbeats=300,
+                heartbeat_bytes={"118": 200, "114": 10},
+                failures={"BrokerUnreachableError": 10},
+            )
+        ]
+    )
     return FleetResult(
         boxes=100,
         heartbeat_s=60,
