@@ -53,12 +53,17 @@ class Request:
         lock: Locked packages, or None to take what the mirror has.
         kernel: Kernel meta package whose files are downloaded but not installed, or None.
         source_date_epoch: Time stamp for everything (seconds).
+        arch: Debian's name of the packages' architecture; None for this machine's own. Installing packages of another
+            one needs `emulation`.
+        unpacked: Only unpack the packages: none of their scripts runs, and what every Debian system has is not added.
     """
 
     packages: PackageList
     lock: tuple[Package, ...] | None
     kernel: str | None
     source_date_epoch: int
+    arch: str | None = None
+    unpacked: bool = False
 
 
 def bootstrap(request: Request, target: Path, cache: Cache, note: Callable[[str], None]) -> tuple[Package, ...]:
@@ -83,7 +88,8 @@ def bootstrap(request: Request, target: Path, cache: Cache, note: Callable[[str]
     with cache.workspace("bootstrap") as work:
         known = work / "debs"
         known.mkdir()
-        offered = _offer(cache.debs, known, request.lock)
+        # What is unpacked is told by its files, so nothing may be offered that is not wanted for sure.
+        offered = _offer(cache.debs, known, () if request.unpacked and request.lock is None else request.lock)
         came = work / "came"
         came.mkdir()
         note(f"{offered} package files are in the cache")
@@ -94,7 +100,8 @@ def bootstrap(request: Request, target: Path, cache: Cache, note: Callable[[str]
             env=_environment(request.source_date_epoch, work),
             hint="is the mirror reachable? try: apt-get update",
         )
-        packages = _identify(_status(target), came)
+        installed = _unpacked(known, came) if request.unpacked else lockfile.parse_status(_status(target))
+        packages = _identify(installed, came)
         for path in came.glob("*.deb"):
             shutil.move(path, cache.debs / path.name)
     return packages
@@ -109,7 +116,11 @@ def _command(request: Request, target: Path, work: Path, known: Path, came: Path
     settings = mirrors.forwarded_options(run(["apt-config", "dump"], timeout_s=60).decode())
     # apt gives up its privileges for downloads where it can; in a directory only root may enter it would just warn.
     settings += ['APT::Install-Recommends "false"', 'APT::Sandbox::User "root"', 'Acquire::Languages "none"']
-    line = ["mmdebstrap", "--mode=root", "--variant=apt", f"--include={','.join(wanted.packages)}"]
+    variant = "extract" if request.unpacked else "apt"
+    line = ["mmdebstrap", "--mode=root", f"--variant={variant}", f"--include={','.join(wanted.packages)}"]
+    if request.arch is not None:
+        # Whether the kernel can run them is `emulation`'s matter.
+        line += [f"--architectures={request.arch}", "--skip=check/qemu"]
     line += [f"--aptopt={setting}" for setting in settings]
     line += [f"--dpkgopt=path-exclude={pattern}" for pattern in wanted.path_exclude]
     line += ["--skip=download/empty", "--skip=essential/unlink"]
@@ -117,7 +128,8 @@ def _command(request: Request, target: Path, work: Path, known: Path, came: Path
     line += [f'--setup-hook=mkdir -p "$1{_ARCHIVES}/partial"', f"--setup-hook=sync-in {known} {_ARCHIVES}"]
     if request.kernel:
         line += [f"--customize-hook={_hook(work, 'kernel', _DOWNLOAD_KERNEL.replace('KERNEL', request.kernel))}"]
-    line += [f"--customize-hook=sync-out {_ARCHIVES} {came}", f"--customize-hook={_hook(work, 'clean', _CLEAN)}"]
+    last = "--extract-hook" if request.unpacked else "--customize-hook"
+    line += [f"{last}=sync-out {_ARCHIVES} {came}", f"{last}={_hook(work, 'clean', _CLEAN)}"]
     return [*line, wanted.suite, str(target), str(sources)]
 
 
@@ -157,13 +169,24 @@ def _status(target: Path) -> str:
         return member.read().decode()
 
 
-def _identify(status: str, came: Path) -> tuple[Package, ...]:
+def _unpacked(known: Path, came: Path) -> list[tuple[str, str, str]]:
+    """Return name, version and architecture of what was unpacked, from the names of the package files.
+
+    A file that apt has fetched took the place of an offered one of the same name.
+    """
+    found: dict[str, tuple[str, str, str]] = {}
+    for path in sorted(came.glob("*.deb"), key=lambda path: not (known / path.name).exists()):
+        name, version, arch = path.stem.split("_")
+        found[name] = (name, version.replace("%3a", ":"), arch)
+    return sorted(found.values())
+
+
+def _identify(installed: list[tuple[str, str, str]], came: Path) -> tuple[Package, ...]:
     # What came also holds package files that were offered and not taken; the kernel's are named in a list.
     chosen = came / "kernel.list"
     names = chosen.read_text().split() if chosen.exists() else []
     kernels = [re.fullmatch(r"(linux-image-.*)_(.*)_(.*)\.deb", name) for name in names]
-    found = lockfile.parse_status(status)
-    found += [(match[1], match[2].replace("%3a", ":"), match[3]) for match in kernels if match]
+    found = installed + [(match[1], match[2].replace("%3a", ":"), match[3]) for match in kernels if match]
     packages = []
     for name, version, arch in sorted(found):
         path = came / Package(name, version, arch, "").file_name

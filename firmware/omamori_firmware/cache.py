@@ -91,6 +91,10 @@ class Cache:
             finally:
                 shutil.rmtree(directory, ignore_errors=True)
 
+    def lock_file(self, purpose: str) -> Path:
+        """Return a file that builds of this machine may lock to meet each other."""
+        return self._made("locks") / purpose
+
     def _result(self, stage: str, inputs: Mapping[str, str]) -> Path:
         key = hashlib.sha256(json.dumps(dict(inputs), sort_keys=True).encode()).hexdigest()[:20]
         return self._directory / "objects" / f"{stage}-{key}"

@@ -69,11 +69,11 @@ def _lock(options: argparse.Namespace) -> int:
     changes: dict[str, list[str]] = {}
     with Reporter(total=5, quiet=options.json) as reporter:
         builder = Builder(tree, Cache(default_directory()), reporter)
-        changes["tools"] = builder.renew_lock("tools", None)
-        changes["root"] = builder.renew_lock("root", board.platform.kernel_package)
-        changes["supervisor"] = builder.renew_lock("supervisor", None)
-        changes["broker"] = builder.renew_lock("broker", None)
-        changes["tpm"] = builder.renew_lock("tpm", None)
+        changes["tools"] = builder.renew_lock("tools")
+        changes |= builder.renew_board_locks(board)
+        changes["supervisor"] = builder.renew_lock("supervisor")
+        changes["broker"] = builder.renew_lock("broker")
+        changes["tpm"] = builder.renew_lock("tpm")
     if options.json:
         print(json.dumps(changes, sort_keys=True))
         return 0
@@ -134,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--allow-drift", action="store_true", help="accept packages that are not the locked ones")
     build.set_defaults(handler=_build)
 
-    lock = commands.add_parser("lock", help="lock the newest packages of the mirror")
+    lock = commands.add_parser("lock", help="lock the newest packages of the mirror, for one board")
     lock.set_defaults(handler=_lock)
 
     chip = commands.add_parser("supervisor", help="build the firmware of the microcontroller that holds the wire")

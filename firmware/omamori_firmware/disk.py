@@ -11,17 +11,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from omamori_firmware import gpt
+from omamori_firmware.architecture import X86_64, Architecture
 from omamori_firmware.errors import SetupError
 from omamori_firmware.files import copy_sparse
 from omamori_firmware.tools import ToolsTree
 from omamori_hw.board import Disk
 
 _ESP = uuid.UUID("C12A7328-F81F-11D2-BA4B-00A0C93EC93B")
-_ROOT = uuid.UUID("4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709")
-_VERITY = uuid.UUID("2C7357ED-EBD2-46D9-AEC1-23D437EC2BF5")
 _DATA = uuid.UUID("0FC63DAF-8483-4772-8E79-3D69D8477DE4")
 _OURS = uuid.UUID("6F6D616D-6F72-4900-8000-000000000000")
-_BOOT_FILE = "::/EFI/BOOT/BOOTX64.EFI"
+_BOOT_DIRECTORY = "::/EFI/BOOT"
 _SMALLEST_FAT32_MIB = 36  # 65525 clusters of a sector each, and their tables
 _FAT_OVERHEAD_MIB = 3
 
@@ -36,21 +35,30 @@ def slot_guids() -> dict[str, str]:
     return {"A": str(guid("slot_a")), "B": str(guid("slot_b"))}
 
 
-def layout(sizes: Disk) -> list[gpt.Partition]:
-    """Return the partitions of a disk with the given sizes."""
+def layout(sizes: Disk, arch: Architecture = X86_64) -> list[gpt.Partition]:
+    """Return the partitions of a disk with the given sizes; a processor's partitions have types of its own."""
     rows = [
         ("slot_a", _ESP, sizes.slot_mib),
         ("slot_b", _ESP, sizes.slot_mib),
-        ("root_a", _ROOT, sizes.root_mib),
-        ("verity_a", _VERITY, sizes.verity_mib),
-        ("root_b", _ROOT, sizes.root_mib),
-        ("verity_b", _VERITY, sizes.verity_mib),
+        ("root_a", arch.root_type, sizes.root_mib),
+        ("verity_a", arch.verity_type, sizes.verity_mib),
+        ("root_b", arch.root_type, sizes.root_mib),
+        ("verity_b", arch.verity_type, sizes.verity_mib),
         ("data", _DATA, sizes.data_mib),
     ]
     return gpt.lay_out([(name, kind, guid(name), size) for name, kind, size in rows])
 
 
-def make_slot(target: Path, sizes: Disk, uki: Path | None, tools: ToolsTree, *, label: str, epoch: int) -> None:
+def make_slot(
+    target: Path,
+    sizes: Disk,
+    uki: Path | None,
+    tools: ToolsTree,
+    *,
+    label: str,
+    epoch: int,
+    arch: Architecture = X86_64,
+) -> None:
     """Write a slot's boot partition.
 
     Args:
@@ -60,6 +68,7 @@ def make_slot(target: Path, sizes: Disk, uki: Path | None, tools: ToolsTree, *, 
         tools: Supplies mkfs.vfat and mtools.
         label: Volume label.
         epoch: Time stamp of everything in it (seconds).
+        arch: The processor whose boot firmware looks for it.
     """
     size_mib = sizes.slot_mib
     if uki is not None:
@@ -75,23 +84,24 @@ def make_slot(target: Path, sizes: Disk, uki: Path | None, tools: ToolsTree, *, 
         return
     binds.append(uki.parent)
     frozen = ["faketime", "-f", f"@{_stamp(epoch)}"]
-    tools.run([*frozen, "mmd", "-i", target, "::/EFI", "::/EFI/BOOT"], binds=binds)
-    tools.run([*frozen, "mcopy", "-i", target, uki, _BOOT_FILE], binds=binds)
+    tools.run([*frozen, "mmd", "-i", target, "::/EFI", _BOOT_DIRECTORY], binds=binds)
+    tools.run([*frozen, "mcopy", "-i", target, uki, f"{_BOOT_DIRECTORY}/{arch.boot_file}"], binds=binds)
 
 
-def write_disk(target: Path, sizes: Disk, contents: Mapping[str, Path]) -> None:
+def write_disk(target: Path, sizes: Disk, contents: Mapping[str, Path], arch: Architecture = X86_64) -> None:
     """Write a whole disk as a sparse file.
 
     Args:
         target: File to write; replaced.
         sizes: Partition sizes.
         contents: Partition name to the file with its bytes; others stay empty.
+        arch: The processor that starts from it.
 
     Raises:
         SetupError: A file is larger than its partition.
     """
     total = sizes.total_mib * gpt.MIB
-    partitions = layout(sizes)
+    partitions = layout(sizes, arch)
     head, tail = gpt.tables(partitions, guid("disk"), total)
     target.unlink(missing_ok=True)
     with target.open("wb") as stream:

@@ -7,12 +7,13 @@ others stay as they were, and the difference between two releases does not conta
 """
 
 import io
-import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from omamori_firmware import elf
+from omamori_firmware.architecture import Architecture
 from omamori_firmware.kernel import Kernel
 from omamori_firmware.tools import ToolsTree
 
@@ -21,8 +22,9 @@ APPLETS = (
     "cat", "dd", "echo", "grep", "ip", "ln", "mkdir", "modprobe", "mount", "printf", "readlink", "sh", "sleep", "sort",
     "switch_root", "tail", "tr", "umount", "wc",
 )  # fmt: skip
+# Stands for the name of the board's console in the first program and in units.
+SHELL_CONSOLE = b"@SHELL_CONSOLE@"
 _TOOLS = ("/usr/sbin/dmsetup", "/usr/sbin/e2fsck", "/usr/sbin/mke2fs")
-_LOADER = "/usr/lib64/ld-linux-x86-64.so.2"
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,25 @@ class Entry:
     device: tuple[int, int] = (0, 0)
 
 
+@dataclass(frozen=True)
+class Programs:
+    """Where the programs come from: a tree with those of the board's processor."""
+
+    tree: ToolsTree
+    arch: Architecture
+
+
 def build_initrd(
-    script: Path, slots: str, chooser: Path, load: tuple[str, ...], kernel: Kernel, tools: ToolsTree, target: Path
+    script: Path,
+    slots: str,
+    chooser: Path,
+    load: tuple[str, ...],
+    kernel: Kernel,
+    programs: Programs,
+    tools: ToolsTree,
+    target: Path,
+    *,
+    shell_console: str,
 ) -> None:
     """Write a compressed initrd.
 
@@ -46,8 +65,10 @@ def build_initrd(
         chooser: The boot chooser.
         load: Modules to load first.
         kernel: Supplies the modules.
-        tools: Supplies busybox, the disk tools and the compressor.
+        programs: Supplies busybox and the disk tools.
+        tools: Supplies the compressor.
         target: File to write.
+        shell_console: Device of a development image's root console, which the first program names.
     """
     entries = [
         *(Entry(name, stat.S_IFDIR | 0o755) for name in ("dev", "proc", "sys", "run", "sysroot", "etc", "bin", "tmp")),
@@ -56,12 +77,12 @@ def build_initrd(
         Entry("lib64", stat.S_IFLNK | 0o777, b"usr/lib64"),
         Entry("dev/console", stat.S_IFCHR | 0o600, device=(5, 1)),
         Entry("etc/mtab", stat.S_IFLNK | 0o777, b"/proc/self/mounts"),
-        Entry("bin/busybox", stat.S_IFREG | 0o755, tools.path("/usr/bin/busybox").read_bytes()),
+        Entry("bin/busybox", stat.S_IFREG | 0o755, programs.tree.path("/usr/bin/busybox").read_bytes()),
         *(Entry(f"bin/{name}", stat.S_IFLNK | 0o777, b"busybox") for name in APPLETS),
-        *_programs(tools),
+        *_programs(programs),
     ]
     ours = [
-        Entry("init", stat.S_IFREG | 0o755, script.read_bytes()),
+        Entry("init", stat.S_IFREG | 0o755, script.read_bytes().replace(SHELL_CONSOLE, shell_console.encode())),
         Entry("etc/modules", stat.S_IFREG | 0o644, ("\n".join(load) + "\n").encode()),
         Entry("etc/slots", stat.S_IFREG | 0o644, slots.encode()),
         Entry(f"bin/{chooser.name}", stat.S_IFREG | 0o755, chooser.read_bytes()),
@@ -105,15 +126,13 @@ def _write_member(output: io.BytesIO, entry: Entry, number: int) -> None:
     output.write(b"\0" * (-output.tell() % 4))
 
 
-def _programs(tools: ToolsTree) -> Iterator[Entry]:
-    needed = {_LOADER}
+def _programs(programs: Programs) -> Iterator[Entry]:
+    tree, arch = programs.tree, programs.arch
     for program in _TOOLS:
-        yield Entry(f"bin/{Path(program).name}", stat.S_IFREG | 0o755, tools.path(program).read_bytes())
-        listing = tools.run([_LOADER, "--list", program]).decode()
-        needed |= set(re.findall(r"=> (/\S+)", listing))
-    for library in sorted(needed):
-        real = tools.path(library if library.startswith("/usr") else "/usr" + library)
-        yield Entry(f"usr{library.removeprefix('/usr')}", stat.S_IFREG | 0o755, real.read_bytes())
+        yield Entry(f"bin/{Path(program).name}", stat.S_IFREG | 0o755, tree.path(program).read_bytes())
+    found = elf.libraries(tree.top, _TOOLS, machine=arch.elf_machine, triplet=arch.triplet)
+    for library in sorted({arch.loader, *found}):
+        yield Entry(library.lstrip("/"), stat.S_IFREG | 0o755, tree.path(library).read_bytes())
 
 
 def _modules(kernel: Kernel) -> Iterator[Entry]:

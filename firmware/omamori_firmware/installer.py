@@ -9,9 +9,9 @@ import tomllib
 from pathlib import Path
 
 from omamori_firmware import disk
+from omamori_firmware.compiler import Compiler
 from omamori_firmware.errors import SetupError
 from omamori_firmware.recipe import SourceTree
-from omamori_firmware.run import require, run
 from omamori_hw.board import Board
 
 CHOOSER = "omamori-slots"
@@ -23,7 +23,6 @@ SLOT_CLASSES = ("root", "verity", "boot")
 _VERSION = re.compile(r"(0|[1-9]\d{0,5})\.(0|[1-9]\d{0,5})\.(0|[1-9]\d{0,5})(-dev\.(0|[1-9]\d{0,8}))?")
 _STEP = re.compile(r"step_(\d{4})\.py")
 _MAX_EPOCH = 1 << 31
-_TIMEOUT_S = 120.0
 
 
 def compatible(board: Board) -> str:
@@ -110,14 +109,14 @@ def partition_file() -> str:
     return "".join(f"SLOT_{letter}_GUID={guid.upper()}\n" for letter, guid in sorted(disk.slot_guids().items()))
 
 
-def build_chooser(out: Path, *, source: Path) -> None:
+def build_chooser(out: Path, *, source: Path, compiler: Compiler | None = None) -> None:
     """Compile the boot chooser, and what changes Secure Boot's keys, into a directory; both linked statically.
 
     Raises:
         SetupError: The compiler is not installed.
         ToolError: The source does not compile.
     """
+    compiler = compiler or Compiler()
+    defines = [f'BOOT_FILE="{compiler.arch.boot_file}"']
     for name in (CHOOSER, KEY_CHANGER):
-        line: list[str | Path] = [require("gcc"), "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-s"]
-        line += [f"-ffile-prefix-map={source}=.", "-Wl,--build-id=none", "-o", out / name]
-        run([*line, f"{name.replace('-', '_')}.c"], timeout_s=_TIMEOUT_S, cwd=source, hint="run tools/setup.sh")
+        compiler.compile(source, f"{name.replace('-', '_')}.c", out / name, defines=defines)

@@ -9,9 +9,10 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from omamori_firmware import enter
+from omamori_firmware.errors import SetupError
 from omamori_firmware.files import copy_tree
 from omamori_firmware.run import run
+from omamori_firmware.tools import ToolsTree
 
 PLACE = "usr/lib/omamori/python"
 _PYTHON = "3.13"
@@ -63,8 +64,8 @@ def install(root: Path, wheels: Path, packages: Iterable[Path]) -> None:
     (search / "omamori.pth").write_text(f"/{PLACE}\n")
 
 
-def compile_all(root: Path) -> None:
-    """Compile every module of a tree with the tree's own interpreter.
+def compile_all(root: Path, tools: ToolsTree) -> None:
+    """Compile every module of a tree.
 
     The compiled files carry no time and are never checked against their source, which cannot change on the box. They
     are without docstrings and assertions (``-OO``), as every program on the box is started: that is more than a MiB
@@ -72,11 +73,18 @@ def compile_all(root: Path) -> None:
 
     Args:
         root: The tree.
+        tools: Supplies the interpreter: one of the same Debian release, which can also run where the tree's own cannot
+            (what it writes is the same for every processor).
+
+    Raises:
+        SetupError: The interpreters' versions differ, and with them what they write.
     """
+    if not (root / "usr/bin" / f"python{_PYTHON}").exists() or not tools.path(f"/usr/bin/python{_PYTHON}").exists():
+        raise SetupError(f"the image and the tools do not both have Python {_PYTHON}", hint="omamori-image lock")
     for cache in root.glob("usr/lib/python3*/**/__pycache__"):
         shutil.rmtree(cache)
-    places = ["/usr/lib/python3.13", "/usr/lib/python3", f"/{PLACE}"]
+    places = [root / "usr/lib/python3.13", root / "usr/lib/python3", root / PLACE]
     # One process in a fixed order: which strings of a module are shared with those before it shows in its bytes.
-    line = ["env", "PYTHONHASHSEED=0", "python3", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
-    line += ["-o", "2", *places]
-    run(enter.command(root, "root", [], line), timeout_s=900)
+    line: list[str | Path] = ["env", "PYTHONHASHSEED=0", "python3", "-m", "compileall", "-q", "-o", "2"]
+    line += ["--invalidation-mode", "unchecked-hash", "-s", root, "-p", "/", *places]
+    tools.run(line, binds=[root], timeout_s=900)

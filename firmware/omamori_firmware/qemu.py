@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from omamori_firmware import run
+from omamori_firmware.architecture import X86_64, MachineModel
 from omamori_firmware.errors import MachineError, SetupError
 from omamori_firmware.files import copy_sparse
 from omamori_firmware.qmp import QMP
 from omamori_firmware.tools import ToolsTree
 
-_FIRMWARE_CODE = "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd"
 _FIRST_PORT_SLOT = 0x10
 MAX_PORTS = 8
 _START_TIMEOUT_S = 30.0
@@ -57,7 +57,7 @@ class MachineConfig:
         ports: Network ports, `wan` first.
         memory_mib: Memory.
         cpus: Processors.
-        cpu: Processor model; five-level paging is off because emulating it costs time and gives nothing.
+        cpu: Processor; by default the model's own.
         identity: Hardware identifier; by default made from the first port's address.
         watchdog: What the hardware watchdog does when it is not fed: QEMU's `-action watchdog=`.
         disk_log: Where to log every write to the disk, in the format of dm-log-writes; None: nowhere.
@@ -65,6 +65,7 @@ class MachineConfig:
         supervisor: Unix socket of the line to a supervisor, on the third serial port; None: there is no such port.
         extra: More QEMU arguments.
         extra_paths: More directories that QEMU has to see.
+        model: The kind of machine, from the board's processor.
     """
 
     disk: Path
@@ -73,7 +74,7 @@ class MachineConfig:
     ports: Sequence[PortFd] = ()
     memory_mib: int = 1024
     cpus: int = 2
-    cpu: str = "max,la57=off"
+    cpu: str | None = None
     identity: uuid.UUID | None = None
     watchdog: str = "reset"
     disk_log: Path | None = None
@@ -81,6 +82,7 @@ class MachineConfig:
     supervisor: Path | None = None
     extra: Sequence[str] = ()
     extra_paths: Sequence[Path] = ()
+    model: MachineModel = X86_64.model
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
@@ -92,19 +94,19 @@ def arguments(config: MachineConfig) -> list[str]:
     """Return QEMU's arguments for a machine."""
     identity = config.identity or uuid.uuid5(_NAMESPACE, config.ports[0].mac if config.ports else str(config.workdir))
     work = config.workdir
-    line = ["qemu-system-x86_64", "-name", f"omamori-{identity}", "-nodefaults", "-no-user-config", "-display", "none"]
+    model = config.model
+    line = [model.program, "-name", f"omamori-{identity}", "-nodefaults", "-no-user-config", "-display", "none"]
     line += [
         "-machine",
-        "q35,smm=on,pflash0=code,pflash1=vars",
+        f"{model.machine},pflash0=code,pflash1=vars",
         "-accel",
         "tcg,thread=multi,tb-size=256",
         "-cpu",
-        config.cpu,
+        config.cpu or model.cpu,
     ]
     line += ["-m", str(config.memory_mib), "-smp", str(config.cpus), "-uuid", str(identity)]
-    # The firmware may write its variables only from system management mode.
-    line += ["-global", "driver=cfi.pflash01,property=secure,value=on", "-global", "ICH9-LPC.disable_s3=1"]
-    line += ["-blockdev", f"driver=file,node-name=code,read-only=on,filename={_FIRMWARE_CODE}"]
+    line += model.settings
+    line += ["-blockdev", f"driver=file,node-name=code,read-only=on,filename={model.firmware}"]
     line += _block("vars", config.vars, config.vars_log)
     line += _block("disk", config.disk, config.disk_log)
     # The logging driver adds two parts to a request, and the host takes 1024: QEMU may not join the guest's requests

@@ -15,10 +15,12 @@ from pathlib import Path
 from omamori_firmware import enter, installer, pythonpath
 from omamori_firmware.errors import SetupError
 from omamori_firmware.files import copy_file, copy_tree
+from omamori_firmware.initrd import SHELL_CONSOLE
 from omamori_firmware.kernel import Kernel
 from omamori_firmware.recipe import SourceTree
 from omamori_firmware.run import run
 from omamori_firmware.strip import load_strip_list, remove, strip
+from omamori_firmware.tools import ToolsTree
 from omamori_hw.board import Board
 
 _UNITS = "usr/lib/systemd/system"
@@ -67,6 +69,7 @@ class Parts:
         gate: Directory with the gate and its loader.
         slots: Directory with the boot chooser.
         trust: Directory with the public keys.
+        tools: Supplies the interpreter that compiles Python.
     """
 
     tree: SourceTree
@@ -76,6 +79,7 @@ class Parts:
     gate: Path
     slots: Path
     trust: Path
+    tools: ToolsTree
 
 
 def assemble(root: Path, parts: Parts, release: Release, warn: Callable[[str], None]) -> set[str]:
@@ -103,13 +107,14 @@ def assemble(root: Path, parts: Parts, release: Release, warn: Callable[[str], N
     copy_tree(parts.tree.recipe / "overlay" / release.flavour, root)
     _install_data_plane(root, parts, warn)
     units = _install_units(root, parts, warn)
+    _name_console(units, release.board)
     pythonpath.install(root, parts.wheels, parts.tree.device_packages)
     _install_trust(root, parts.trust)
     _write_settings(root, release, parts.kernel)
     _install_installer(root, parts, release)
     run(enter.command(root, "root", [], ["systemd-sysusers"]), timeout_s=120)
     removed = strip(root, load_strip_list(parts.tree.recipe / "strip.toml"), release=release.is_release)
-    pythonpath.compile_all(root)
+    pythonpath.compile_all(root, parts.tools)
     _enable(root, units)
     _finish(root)
     return removed
@@ -158,6 +163,14 @@ def _install_units(root: Path, parts: Parts, warn: Callable[[str], None]) -> lis
         if not (place / f"{name}.service").is_file():
             warn(f"{name}.service is not there yet: the image starts without it")
     return ours
+
+
+def _name_console(units: list[Path], board: Board) -> None:
+    """Tell the units the name of the board's root console, which only development images have."""
+    for unit in units:
+        text = unit.read_bytes()
+        if SHELL_CONSOLE in text:
+            unit.write_bytes(text.replace(SHELL_CONSOLE, board.platform.shell_device.encode()))
 
 
 def _install_trust(root: Path, trust: Path) -> None:

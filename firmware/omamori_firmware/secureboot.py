@@ -7,16 +7,16 @@ from omamori_firmware.errors import SetupError
 from omamori_firmware.tools import ToolsTree
 
 _OWNER = uuid.UUID("6F6D616D-6F72-4900-8000-000000000010")
-_EMPTY_VARIABLES = "/usr/share/OVMF/OVMF_VARS_4M.fd"
 
 
-def enrol_variables(target: Path, trust: Path, tools: ToolsTree) -> None:
+def enrol_variables(target: Path, trust: Path, empty: Path, tools: ToolsTree) -> None:
     """Write a variable store in which only our certificates are enrolled.
 
     Args:
         target: File to write.
         trust: Directory with PK.crt, KEK.crt and db.crt.
-        tools: Supplies virt-fw-vars and the empty store.
+        empty: A store with nothing enrolled, of the machine's boot firmware.
+        tools: Supplies virt-fw-vars.
 
     Raises:
         SetupError: A certificate is missing.
@@ -24,7 +24,7 @@ def enrol_variables(target: Path, trust: Path, tools: ToolsTree) -> None:
     for name in ("PK.crt", "KEK.crt", "db.crt"):
         if not (trust / name).is_file():
             raise SetupError(f"{trust / name} is not there", hint="make keys with: omamori-ota keys init DIR")
-    line: list[str | Path] = ["virt-fw-vars", "--input", _EMPTY_VARIABLES, "--output", target]
+    line: list[str | Path] = ["virt-fw-vars", "--input", empty, "--output", target]
     line += ["--set-pk", str(_OWNER), trust / "PK.crt", "--add-kek", str(_OWNER), trust / "KEK.crt"]
     line += ["--add-db", str(_OWNER), trust / "db.crt", "--secure-boot"]
-    tools.run(line, binds=[target.parent, trust])
+    tools.run(line, binds=[target.parent, trust, empty.parent])

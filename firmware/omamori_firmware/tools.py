@@ -75,6 +75,7 @@ def obtain_tools(
     source_date_epoch: int,
     note: Callable[[str], None] = lambda _: None,
     name: str = STAGE,
+    unpacked_for: str | None = None,
 ) -> tuple[ToolsTree, bool]:
     """Return the tools tree, made if it is not in the cache, and whether it was.
 
@@ -84,13 +85,15 @@ def obtain_tools(
         source_date_epoch: Time stamp of a fresh tree (seconds).
         note: Told what is going on.
         name: Package list of the tree; another one than the image's tools for other purposes.
+        unpacked_for: Debian's name of another processor: its packages are only unpacked, and none of the tree's
+            programs can be run.
     """
     wanted = tree.package_list(name)
     lock = load_lock(tree.lock(name))
     inputs = {"packages": repr(wanted), "lock": render_lock(lock) if lock else ""}
 
     def build(directory: Path) -> None:
-        request = Request(wanted, lock, None, source_date_epoch)
+        request = Request(wanted, lock, None, source_date_epoch, unpacked_for, unpacked=unpacked_for is not None)
         packages = bootstrap(request, directory / "tree", cache, note)
         (directory / "packages.lock").write_text(render_lock(packages))
 
@@ -98,17 +101,22 @@ def obtain_tools(
     return _open(cache.obtain(_stage(name), inputs, build)), cached
 
 
-def find_tools(tree: SourceTree, cache: Cache) -> ToolsTree:
+def find_tools(tree: SourceTree, cache: Cache, *, name: str = STAGE) -> ToolsTree:
     """Return the tools tree that is already in the cache.
+
+    Args:
+        tree: This repository.
+        cache: Where trees are kept.
+        name: Package list of the tree.
 
     Raises:
         SetupError: There is none.
     """
-    wanted = tree.package_list(STAGE)
-    lock = load_lock(tree.lock(STAGE))
-    found = cache.find(STAGE, {"packages": repr(wanted), "lock": render_lock(lock) if lock else ""})
+    wanted = tree.package_list(name)
+    lock = load_lock(tree.lock(name))
+    found = cache.find(_stage(name), {"packages": repr(wanted), "lock": render_lock(lock) if lock else ""})
     if found is None:
-        raise SetupError("the tools tree is not there yet", hint="make it with: omamori-image build")
+        raise SetupError(f"the tree {name} is not there yet", hint="make it with: omamori-image build")
     return _open(found)
 
 

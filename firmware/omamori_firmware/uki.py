@@ -12,8 +12,6 @@ from omamori_firmware.rootimage import VerityRoot
 from omamori_firmware.tools import ToolsTree
 from omamori_hw.board import Board
 
-_STUB = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub"
-
 
 @dataclass(frozen=True)
 class SigningKey:
@@ -57,7 +55,15 @@ def command_line(board: Board, verity: VerityRoot, *, version: str, flavour: str
 
 
 def build_uki(
-    target: Path, *, kernel: Path, release: str, initrd: Path, os_release: Path, arguments: str, tools: ToolsTree
+    target: Path,
+    *,
+    kernel: Path,
+    release: str,
+    initrd: Path,
+    os_release: Path,
+    arguments: str,
+    stub: Path,
+    tools: ToolsTree,
 ) -> None:
     """Write an unsigned kernel image.
 
@@ -68,11 +74,12 @@ def build_uki(
         initrd: Compressed initrd.
         os_release: Describes the system inside.
         arguments: Kernel command line.
-        tools: Supplies ukify and the stub.
+        stub: systemd's stub for the board's processor.
+        tools: Supplies ukify.
     """
     line: list[str | Path] = ["ukify", "build", f"--linux={kernel}", f"--initrd={initrd}", f"--uname={release}"]
-    line += [f"--cmdline={arguments}", f"--os-release=@{os_release}", f"--stub={_STUB}", f"--output={target}"]
-    tools.run(line, binds=[kernel.parent, initrd.parent, os_release.parent, target.parent])
+    line += [f"--cmdline={arguments}", f"--os-release=@{os_release}", f"--stub={stub}", f"--output={target}"]
+    tools.run(line, binds=[kernel.parent, initrd.parent, os_release.parent, stub.parent, target.parent])
 
 
 def sign(source: Path, target: Path, key: SigningKey, tools: ToolsTree, *, epoch: int) -> None:

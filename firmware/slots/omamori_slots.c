@@ -46,7 +46,7 @@
 #define EFIVARFS 0xde5e81e4
 #define GLOBAL "8be4df61-93ca-11d2-aa0d-00e098032b8c"
 #define ATTRIBUTES 7 /* survives, for firmware and for us */
-#define LOADER "\\EFI\\BOOT\\BOOTX64.EFI"
+#define LOADER "\\EFI\\BOOT\\" BOOT_FILE /* the compiler is told which processor's */
 #define EROFS_MAGIC 0xe0f5e1e2u
 #define EROFS_OFFSET 1024
 

@@ -41,6 +41,11 @@ class Platform:
     kernel_package: str
     kernel_arguments: tuple[str, ...]
 
+    @property
+    def shell_device(self) -> str:
+        """Name of the root console's device, without its speed."""
+        return self.shell_console.partition(",")[0]
+
 
 @dataclass(frozen=True)
 class Ports:

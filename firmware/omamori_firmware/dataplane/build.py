@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from omamori_firmware.cache import Cache
-from omamori_firmware.errors import SetupError
+from omamori_firmware.compiler import Compiler
 from omamori_firmware.files import sha256_tree
 from omamori_firmware.recipe import SourceTree, source_tree
 from omamori_firmware.run import require, run
@@ -24,13 +24,14 @@ _TIMEOUT_S = 120.0
 _HINT = "run tools/setup.sh"
 
 
-def build_gate(out: Path, *, source: Path | None = None) -> None:
+def build_gate(out: Path, *, source: Path | None = None, compiler: Compiler | None = None) -> None:
     """Write the gate's object file and the programs beside it into a directory.
 
     Args:
         out: An existing directory; it receives `gate.bpf.o` and the programs `omamori-wire`, `omamori-watch` and
             `omamori-herald`.
         source: Directory of the sources, if not this repository's.
+        compiler: Makes the programs; by default for this machine. The object file runs on any processor.
 
     Raises:
         SetupError: A compiler or a library is not installed.
@@ -41,15 +42,21 @@ def build_gate(out: Path, *, source: Path | None = None) -> None:
         unstripped = Path(work) / OBJECT
         _compile_object(source, unstripped)
         run([require("llvm-strip"), "--strip-debug", "-o", out / OBJECT, unstripped], timeout_s=_TIMEOUT_S)
-    _compile_program(source, "omamori_wire.c", out / LOADER, ("bpf", "elf", "z"))
-    _compile_program(source, "omamori_watch.c", out / WATCH, ())
-    _compile_program(source, "omamori_herald.c", out / HERALD, ())
+    compiler = compiler or Compiler()
+    compiler.compile(source, "omamori_wire.c", out / LOADER, ("bpf", "elf", *compiler.arch.elf_libraries))
+    compiler.compile(source, "omamori_watch.c", out / WATCH)
+    compiler.compile(source, "omamori_herald.c", out / HERALD)
 
 
 def obtain_gate(tree: SourceTree, cache: Cache) -> Path:
     """Return a directory with gate and programs, compiled if they are not in the cache."""
-    inputs = {"source": sha256_tree([tree.gate]), "code": sha256_tree([Path(__file__).parent])}
-    return cache.obtain(STAGE, inputs, build_gate)
+    return cache.obtain(STAGE, gate_inputs(tree), build_gate)
+
+
+def gate_inputs(tree: SourceTree) -> dict[str, str]:
+    """Return what the programs depend on, besides a compiler that is not this machine's own."""
+    here = Path(__file__).parent
+    return {"source": sha256_tree([tree.gate]), "code": sha256_tree([here, here.parent / "compiler.py"])}
 
 
 def _compile_object(source: Path, target: Path) -> None:
@@ -58,11 +65,3 @@ def _compile_object(source: Path, target: Path) -> None:
     line += ["-mcpu=v3", f"-ffile-prefix-map={source}=.", "-fdebug-compilation-dir=."]
     line += [f"-I/usr/include/{platform.machine()}-linux-gnu", "-c", "gate.bpf.c", "-o", target]
     run(line, timeout_s=_TIMEOUT_S, cwd=source, hint=_HINT)
-
-
-def _compile_program(source: Path, name: str, target: Path, libraries: tuple[str, ...]) -> None:
-    if "bpf" in libraries and not any(Path("/usr/lib").glob("*/libbpf.a")):
-        raise SetupError("the library libbpf is not installed", hint=_HINT)
-    line: list[str | Path] = [require("gcc"), "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-s"]
-    line += [f"-ffile-prefix-map={source}=.", "-Wl,--build-id=none", "-o", target, name]
-    run([*line, *(f"-l{library}" for library in libraries)], timeout_s=_TIMEOUT_S, cwd=source, hint=_HINT)
