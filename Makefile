@@ -3,6 +3,8 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 KEYS := build/keys
+BOARD ?= x86_64-uefi
+IMAGE ?= build/image/$(if $(filter x86_64-uefi,$(BOARD)),,$(BOARD)-)release
 ARGS ?=
 
 .PHONY: help setup run test test-fast test-long test-powercut check format lock image keys supervisor bench bench-wire bench-faults bench-office bench-feed bench-ingest bench-fleet bench-ota bench-supervisor clean distclean
@@ -44,9 +46,9 @@ keys: setup ## development keys in build/keys, once
 	@[ -d $(KEYS) ] || .venv/bin/omamori-ota keys init $(KEYS)
 	@[ -f $(KEYS)/bundle/bundle.crt ] || .venv/bin/omamori-ota keys complete $(KEYS)
 
-image: keys ## build the release image for board x86_64-uefi
-	@.venv/bin/omamori-image build --trust $(KEYS)/trust --secureboot-key $(KEYS)/secureboot/db.key \
-	  --out build/image/release $(ARGS)
+image: keys ## build the release image (BOARD=aarch64-uefi for 64-bit Arm)
+	@.venv/bin/omamori-image build --board $(BOARD) --trust $(KEYS)/trust \
+	  --secureboot-key $(KEYS)/secureboot/db.key --out $(IMAGE) $(ARGS)
 
 supervisor: setup ## build the firmware of the microcontroller that holds the wire
 	@.venv/bin/omamori-image supervisor $(ARGS)

@@ -13,18 +13,21 @@ from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 
+from omamori_firmware.architecture import architecture
 from omamori_firmware.cache import Cache, default_directory
 from omamori_firmware.errors import ImageError
 from omamori_firmware.files import copy_sparse
 from omamori_firmware.qemu import Machine, MachineConfig, PortFd
 from omamori_firmware.recipe import source_tree
 from omamori_firmware.tools import find_tools
+from omamori_hw.board import load_board
 
 from . import addresses
 from .console import Console
 from .errors import BoxError, NotReadyError
 from .journal import Journal
 from .power_cut import Recorder
+from .settings import BOARD
 from .shell import Shell, ShellResult
 from .supervised import Supervisor
 from .topology import Topology
@@ -85,6 +88,7 @@ class Box:
         on_line: Told every line of the console.
         recorder: Records every write of it; None: nothing is recorded.
         supervisor: Who sees its plug and speaks with it; None: the board has none.
+        board: What its image is for, which says which machine is imitated.
 
     Attributes:
         boots: How often it was switched on.
@@ -103,6 +107,7 @@ class Box:
         on_line: Callable[[str], None] = lambda _: None,
         recorder: Recorder | None = None,
         supervisor: Supervisor | None = None,
+        board: str = BOARD,
     ) -> None:
         self._disk = disk
         self._variables = variables
@@ -112,6 +117,7 @@ class Box:
         self._memory_mib = memory_mib
         self._recorder = recorder
         self._supervisor = supervisor
+        self._arch = architecture(load_board(source_tree().boards / board).platform.arch)
         self._machine: Machine | None = None
         self._shell: Shell | None = None
         self._pid: int | None = None
@@ -166,11 +172,13 @@ class Box:
             workdir=self._workdir,
             supervisor=None if self._supervisor is None else self._supervisor.line,
             extra=() if clock is None else ("-rtc", f"base={clock}"),
+            model=self._arch.model,
         )
         if self._recorder is not None:
             recording = self._recorder.prepare(self._disk, self._variables)
             config = dataclasses.replace(config, disk_log=recording.disk_log, vars_log=recording.vars_log)
-        machine = Machine(config, find_tools(source_tree(), Cache(default_directory())))
+        tools = find_tools(source_tree(), Cache(default_directory()), name=self._arch.machine_tree)
+        machine = Machine(config, tools)
         self._mark = self.console.mark()
         self._powered_s = time.monotonic()
         self._machine = machine  # before it runs: an interrupted start is ended too

@@ -18,6 +18,7 @@ from types import FrameType
 from rich.console import Console
 from rich.markup import escape
 
+from omamori_hw.board import list_boards
 from omamori_protocol.durable import write_atomic
 
 from . import bench_cli, fleet_cli, machine
@@ -27,7 +28,7 @@ from .errors import LabError, SetupError
 from .lab import Lab
 from .results import SceneResult, report
 from .scenes import SCENES, choose, play
-from .settings import LabSettings
+from .settings import BOARD, TREE, LabSettings
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -51,10 +52,10 @@ def _interrupt(signum: int, _frame: FrameType | None) -> None:
 
 
 def _settings(options: argparse.Namespace) -> LabSettings:
-    defaults = LabSettings()
     return LabSettings(
         state=options.state.absolute(),
-        image=defaults.image.parent / options.flavour,
+        image=LabSettings.image_directory(options.board, options.flavour),
+        board=options.board,
         flavour=options.flavour,
         page_port=options.page_port,
         supervisor=options.supervisor,
@@ -145,6 +146,8 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--scenes", type=_scene_names, default=[], metavar="A,B", help="only these (see: omamori-lab list)"
     )
+    boards = list_boards(TREE / "hw" / "boards")
+    command.add_argument("--board", choices=boards, default=BOARD, help="of the image: %(default)s")
     command.add_argument("--flavour", choices=("dev", "release"), default="dev", help="of the image: %(default)s")
     command.add_argument(
         "--page-port", type=int, default=8080, metavar="PORT", help="of the page on 127.0.0.1: %(default)s; 0: any"

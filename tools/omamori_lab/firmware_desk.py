@@ -55,7 +55,13 @@ class FirmwareDesk:
     def publish_next(self) -> PublishedFirmware:
         """Build the version after the newest one, and publish it with the way from what boxes have by now."""
         image = self._settings.image.with_name(f"{self._settings.image.name}-next")
-        products.build_image(self._settings.keys, image, self._settings.flavour, version=self.next_version())
+        products.build_image(
+            self._settings.keys,
+            image,
+            self._settings.flavour,
+            version=self.next_version(),
+            board=self._settings.board,
+        )
         return self.publish_image(image)
 
     def next_version(self) -> str:

@@ -82,7 +82,9 @@ class Lab:
         with self._timed("image"):
             products.ensure_keys(self.settings.keys)
             with self._progress.quiet():
-                self.image = products.build_image(self.settings.keys, self.settings.image, self.settings.flavour)
+                self.image = products.build_image(
+                    self.settings.keys, self.settings.image, self.settings.flavour, board=self.settings.board
+                )
         with self.surrounded():
             self._progress.step("factory disk")
             with contextlib.ExitStack() as stack:
@@ -186,6 +188,7 @@ class Lab:
             on_line=lambda text: self._progress.moment(f"box: {text}"),
             recorder=self.recorder,
             supervisor=self.supervisor,
+            board=self.settings.board,
         )
 
     @contextlib.contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .errors import CommandError, SetupError
 from .run import run, run_showing
+from .settings import BOARD
 
 _BUILD_TIMEOUT_S = 3600.0
 _COMMAND_TIMEOUT_S = 120.0
@@ -54,7 +55,9 @@ def image_version(flavour: str) -> str:
     return version if flavour == "release" else f"{version}-dev.1"
 
 
-def build_image(keys: Path, out: Path, flavour: str, *, version: str | None = None) -> dict[str, object]:
+def build_image(
+    keys: Path, out: Path, flavour: str, *, version: str | None = None, board: str = BOARD
+) -> dict[str, object]:
     """Bring the image up to date (quick when nothing changed) and return its manifest.
 
     Args:
@@ -62,13 +65,14 @@ def build_image(keys: Path, out: Path, flavour: str, *, version: str | None = No
         out: Artifact directory.
         flavour: `release` or `dev`.
         version: Product version, built without a word; None for this tree's, with the build's own progress.
+        board: What it is for.
 
     Raises:
         CommandError: The build failed; it has reported on standard error itself.
         SetupError: The artifact directory has no readable manifest.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    command: list[str | Path] = ["build", "--flavour", flavour, "--trust", keys / "trust"]
+    command: list[str | Path] = ["build", "--board", board, "--flavour", flavour, "--trust", keys / "trust"]
     command += ["--secureboot-key", keys / "secureboot" / "db.key", "--out", out]
     # A mirror that has moved on must not keep a developer from working; the manifest says so (docs/adr/0003).
     command += ["--allow-drift"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 SERIAL = "ZA35-000001"
 CHANNEL = "demo"
+BOARD = "x86_64-uefi"
 TREE = Path(__file__).resolve().parents[2]
 
 
@@ -18,6 +19,7 @@ class LabSettings:
         state: Directory for everything the lab writes while it runs; its `run` folder is emptied at each start.
         keys: Key directory, made when absent.
         image: Artifact directory of the image, brought up to date at each start.
+        board: What the image is for, and which machine is imitated.
         flavour: Of the image; the scenes that break things need `dev`.
         page_port: Port of the page on the loopback; 0 for any free one.
         memory_mib: Memory of the box.
@@ -28,12 +30,18 @@ class LabSettings:
     state: Path = TREE / "build" / "lab"
     keys: Path = TREE / "build" / "keys"
     image: Path = TREE / "build" / "image" / "dev"
+    board: str = BOARD
     flavour: str = "dev"
     page_port: int = 8080
     memory_mib: int = 1024
     supervisor: bool = False
     recordings: Path | None = None
     feed_source: Path = TREE / "signatures" / "demo"
+
+    @staticmethod
+    def image_directory(board: str, flavour: str) -> Path:
+        """Return where the image of a board lies by default."""
+        return TREE / "build" / "image" / (flavour if board == BOARD else f"{board}-{flavour}")
 
     @property
     def run(self) -> Path:
