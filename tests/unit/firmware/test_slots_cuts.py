@@ -204,7 +204,7 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     library = watcher(place)
     program = place / "omamori-slots"
     source = source_tree().slots / "omamori_slots.c"
-    subprocess.run(["gcc", "-std=gnu11", "-O1", "-o", program, source], check=True)
+    subprocess.run(["gcc", "-std=gnu11", "-O1", '-DBOOT_FILE="BOOTX64.EFI"', "-o", program, source], check=True)
     return program, library
 
 
