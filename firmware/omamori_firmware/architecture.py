@@ -23,6 +23,8 @@ class MachineModel:
         firmware: The boot firmware's code in the tree that holds the program.
         empty_variables: The same firmware's variables with nothing enrolled.
         settings: Arguments that only this machine needs.
+        supervisor_port: The serial port to a supervisor, from the character device `supervisor`; None where no board of
+            this processor has one.
     """
 
     program: str
@@ -31,6 +33,7 @@ class MachineModel:
     firmware: str
     empty_variables: str
     settings: tuple[str, ...]
+    supervisor_port: str | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,8 @@ X86_64 = Architecture(
             *("-global", "driver=cfi.pflash01,property=secure,value=on"),
             *("-global", "ICH9-LPC.disable_s3=1"),
         ),
+        # An interrupt of its own: the third port's usual one is the first port's, too.
+        supervisor_port="isa-serial,chardev=supervisor,index=2,iobase=0x3e8,irq=5",
     ),
 )
 AARCH64 = Architecture(

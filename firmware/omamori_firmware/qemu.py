@@ -88,6 +88,8 @@ class MachineConfig:
         """Refuse what cannot work."""
         if len(self.ports) > MAX_PORTS:
             raise SetupError(f"a machine has at most {MAX_PORTS} ports")
+        if self.supervisor is not None and self.model.supervisor_port is None:
+            raise SetupError(f"{self.model.program} imitates no board with a supervisor")
 
 
 def arguments(config: MachineConfig) -> list[str]:
@@ -122,9 +124,8 @@ def arguments(config: MachineConfig) -> list[str]:
     line += ["-chardev", f"pty,id=console,logappend=on,logfile={_plain(work / 'console.log')}"]
     line += ["-serial", "chardev:console", "-chardev", "pty,id=shell", "-serial", "chardev:shell"]
     if config.supervisor is not None:
-        # An interrupt of its own: the third port's usual one is the first port's, too.
         line += ["-chardev", f"socket,id=supervisor,path={_plain(config.supervisor)},reconnect=1"]
-        line += ["-device", "isa-serial,chardev=supervisor,index=2,iobase=0x3e8,irq=5"]
+        line += ["-device", str(model.supervisor_port)]
     line += ["-qmp", f"unix:{_plain(work / 'qmp')},server=on,wait=off", "-S"]
     return [*line, *config.extra]
 

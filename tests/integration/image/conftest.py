@@ -5,6 +5,7 @@ The cache of the developer is used: only what depends on the keys is made anew.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
@@ -75,11 +76,16 @@ def build(keys: Path, cache: Cache, sources: SourceTree, tmp_path_factory: pytes
     """Build an image; the result lies in a directory of its own each time."""
 
     def run(
-        flavour: str, *, own_cache: Cache = cache, version: str | None = None, tree: SourceTree = sources
+        flavour: str,
+        *,
+        own_cache: Cache = cache,
+        version: str | None = None,
+        tree: SourceTree = sources,
+        board: str = "x86_64-uefi",
     ) -> tuple[Path, dict[str, Any], Reporter]:
         out = tmp_path_factory.mktemp(f"image-{flavour}")
         request = BuildRequest(
-            board="x86_64-uefi",
+            board=board,
             flavour=flavour,
             trust=keys / "trust",
             signing_key=keys / "secureboot" / "db.key",
@@ -197,18 +203,27 @@ Boot = Callable[..., Box]
 @pytest.fixture
 def boot(tools: ToolsTree, ports: list[PortFd], tmp_path: Path) -> Iterator[Boot]:
     """Start machines; whatever still runs at the end is killed."""
+    with starter(tools, ports, tmp_path / "vm") as start:
+        yield start
+
+
+@contextlib.contextmanager
+def starter(tools: ToolsTree, ports: list[PortFd], workdir: Path, **always: Any) -> Iterator[Boot]:
+    """Give a function that starts machines with a tree's QEMU; whatever still runs at the end is killed."""
     machines: list[Machine] = []
 
     def start(disk: Path, variables: Path, **changes: Any) -> Box:
-        config = MachineConfig(disk=disk, vars=variables, workdir=tmp_path / "vm", ports=ports)
-        machine = Machine(replace(config, **changes), tools)
+        config = MachineConfig(disk=disk, vars=variables, workdir=workdir, ports=ports)
+        machine = Machine(replace(config, **always, **changes), tools)
         machines.append(machine)
         machine.start()
         return Box(machine)
 
-    yield start
-    for machine in machines:
-        machine.kill()
+    try:
+        yield start
+    finally:
+        for machine in machines:
+            machine.kill()
 
 
 @pytest.fixture

@@ -63,6 +63,14 @@ def test_the_machine_is_the_processors(tmp_path: Path) -> None:
     assert usual[usual.index("-machine") + 1] == "q35,smm=on,pflash0=code,pflash1=vars"
 
 
+def test_a_supervisor_only_where_boards_have_one(tmp_path: Path) -> None:
+    place = tmp_path / "line"
+    line = arguments(MachineConfig(tmp_path / "disk", tmp_path / "vars", tmp_path, supervisor=place))
+    assert any(word.startswith("isa-serial,chardev=supervisor,") for word in line)
+    with pytest.raises(SetupError, match="no board with a supervisor"):
+        MachineConfig(tmp_path / "disk", tmp_path / "vars", tmp_path, supervisor=place, model=AARCH64.model)
+
+
 def test_the_kernel_is_told_programs_of_the_processor_and_no_others() -> None:
     line = registration("omamori-aarch64", AARCH64.elf_machine, Path("/cache/qemu-aarch64"))
     fields = line.decode().split(":")
