@@ -112,6 +112,11 @@ class Trees:
         return self.cross or self.tools
 
 
+def stage_count(board: Board) -> int:
+    """Return how many stages the build of a board's image has; another processor's trees are two more."""
+    return STAGES + (0 if architecture(board.platform.arch).cross_tree is None else 2)
+
+
 class Builder:
     """Builds images of one repository."""
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from omamori_firmware import factory, supervisor
-from omamori_firmware.build import FLAVOURS, STAGES, Builder, BuildRequest
+from omamori_firmware.build import FLAVOURS, Builder, BuildRequest, stage_count
 from omamori_firmware.cache import Cache, default_directory
 from omamori_firmware.errors import ImageError
 from omamori_firmware.progress import Reporter
@@ -24,6 +24,8 @@ from omamori_firmware.recipe import source_tree
 from omamori_firmware.tools import find_tools
 from omamori_hw.board import list_boards, load_board
 from omamori_hw.errors import HardwareError
+
+_BOARD = "x86_64-uefi"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _build(options: argparse.Namespace) -> int:
     tree = source_tree()
-    out = options.out or tree.top / "build" / "image" / options.flavour
+    name = options.flavour if options.board == _BOARD else f"{options.board}-{options.flavour}"
+    out = options.out or tree.top / "build" / "image" / name
     request = BuildRequest(
         board=options.board,
         flavour=options.flavour,
@@ -52,7 +55,8 @@ def _build(options: argparse.Namespace) -> int:
         version=options.version,
         allow_drift=options.allow_drift,
     )
-    with Reporter(total=STAGES, quiet=options.json) as reporter:
+    total = stage_count(load_board(tree.boards / options.board))
+    with Reporter(total=total, quiet=options.json) as reporter:
         manifest = Builder(tree, Cache(default_directory()), reporter).build(request)
     if options.json:
         print(json.dumps({"out": str(request.out), **manifest}, sort_keys=True))
@@ -129,7 +133,9 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument(
         "--secureboot-key", type=Path, required=True, metavar="FILE", help="private key that signs the kernel image"
     )
-    build.add_argument("--out", type=Path, metavar="DIR", help="default: build/image/<flavour>")
+    build.add_argument(
+        "--out", type=Path, metavar="DIR", help="default: build/image/<flavour>, for other boards <board>-<flavour>"
+    )
     build.add_argument("--version", metavar="V", help="product version; default: that of this repository")
     build.add_argument("--allow-drift", action="store_true", help="accept packages that are not the locked ones")
     build.set_defaults(handler=_build)
@@ -153,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     enter.set_defaults(handler=_enter)
 
     for command in (build, lock):
-        command.add_argument("--board", choices=boards, default="x86_64-uefi", help="default: %(default)s")
+        command.add_argument("--board", choices=boards, default=_BOARD, help="default: %(default)s")
     for command in (build, lock, chip, personal):
         command.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
