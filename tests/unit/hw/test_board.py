@@ -123,3 +123,11 @@ def test_a_board_may_have_a_supervisor() -> None:
 def test_a_supervisor_out_of_its_range_is_refused(old: str, new: str, where: str) -> None:
     with pytest.raises(BoardError, match=where):
         parse_board((BARE + SUPERVISOR.replace(old, new)).encode())
+
+
+def test_boards_differ_in_their_processor_and_share_their_disk() -> None:
+    boards = [load_board(BOARDS / name) for name in list_boards(BOARDS)]
+    assert {board.platform.arch for board in boards} == {"x86_64", "aarch64"}
+    assert len({board.model for board in boards}) == len(boards)
+    assert len({board.disk for board in boards}) == 1, "a release has the same parts for every board"
+    assert [board.platform.shell_device for board in boards] == ["ttyAMA1", "ttyS1"]
