@@ -16,6 +16,7 @@ from omamori_firmware.tools import ToolsTree
 
 PLACE = "usr/lib/omamori/python"
 _PYTHON = "3.13"
+_COMPILE = "import compileall, sys; sys.pycache_prefix = None; sys.exit(not compileall.main())"
 _GLIBC = ("2_34", "2_28", "2_17", "2_12", "2_5")
 
 
@@ -85,6 +86,8 @@ def compile_all(root: Path, tools: ToolsTree) -> None:
         shutil.rmtree(cache)
     places = [root / "usr/lib/python3.13", root / "usr/lib/python3", root / PLACE]
     # One process in a fixed order: which strings of a module are shared with those before it shows in its bytes.
-    line: list[str | Path] = ["env", "PYTHONHASHSEED=0", "python3", "-m", "compileall", "-q", "-o", "2"]
+    # For the same reason the interpreter's own modules are read as sources, never as somebody's compiled files.
+    line: list[str | Path] = ["env", "PYTHONHASHSEED=0", "PYTHONDONTWRITEBYTECODE=1", "PYTHONPYCACHEPREFIX=/nowhere"]
+    line += ["python3", "-c", _COMPILE, "-q", "-o", "2"]
     line += ["--invalidation-mode", "unchecked-hash", "-s", root, "-p", "/", *places]
     tools.run(line, binds=[root], timeout_s=900)
