@@ -30,7 +30,7 @@ def needed(data: bytes, *, machine: int, where: str) -> list[str]:
     """
     try:
         return _needed(data, machine)
-    except (struct.error, ValueError, UnicodeDecodeError) as err:
+    except (struct.error, ValueError, OverflowError) as err:
         raise SetupError(f"{where} is not a program of the board's processor ({err})") from err
 
 
