@@ -40,7 +40,7 @@ PROTECTING = r"omamori: protecting feed=(?P<feed>\d+) uptime=(?P<uptime>[\d.]+)"
 _EMULATOR_FAULT = re.compile(
     r"double fault|Kernel panic - not syncing|Oops:|detected stalls on CPUs|timer handling issue", re.IGNORECASE
 )
-_BOOT_TIMEOUT_S = 180.0
+_BOOT_TIMEOUT_S = 300.0  # a processor that is imitated on a busy machine takes its time
 
 
 class BoxState(StrEnum):
