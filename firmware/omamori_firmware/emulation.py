@@ -17,6 +17,7 @@ from omamori_firmware.run import run
 from omamori_firmware.tools import ToolsTree
 
 _FILESYSTEM = "binfmt_misc"
+_MAX_LINE = 1920  # MAX_REGISTER_LENGTH in the kernel's fs/binfmt_misc.c
 _HINT = "it needs root and a kernel with CONFIG_BINFMT_MISC; boards of this machine's own processor need neither"
 
 
@@ -63,12 +64,13 @@ def registration(name: str, elf_machine: int, emulator: Path) -> bytes:
     mask = bytearray(b"\xff" * 20)
     mask[7:9] = b"\0\0"  # which system, and its version
     mask[16] = 0xFE  # 2 is a fixed program, 3 a movable one
-    if ":" in str(emulator) or len(str(emulator)) > 127:  # the kernel's BINPRM_BUF_SIZE is the bound
-        raise SetupError(f"the kernel takes no emulator at {emulator}", hint="choose a shorter $OMAMORI_CACHE")
     text = "".join(
         f":{part}" for part in (name, "M", "", _escaped(bytes(header)), _escaped(bytes(mask)), emulator, "F")
     )
-    return text.encode()
+    line = text.encode()
+    if ":" in str(emulator) or len(line) > _MAX_LINE:
+        raise SetupError(f"the kernel takes no emulator at {emulator}", hint="choose another $OMAMORI_CACHE")
+    return line
 
 
 def _escaped(data: bytes) -> str:

@@ -90,7 +90,7 @@ def test_the_kernel_is_told_programs_of_the_processor_and_no_others() -> None:
     assert is_taken(header(183, 3, abi=3))
     assert not is_taken(header(62, 2))
     assert not is_taken(header(183, 1))
-    for path in ("/a:b/qemu", "/" + "x" * 127):
+    for path in ("/a:b/qemu", "/" + "x" * 1919):
         with pytest.raises(SetupError, match="takes no emulator"):
             registration("x", 183, Path(path))
 
