@@ -39,6 +39,7 @@ _BYTES_PER_BOX = 300_000  # of the directory in memory
 _DESCRIPTORS_PER_BOX = 5  # socket, spool, its log and its index
 _SPARE_DESCRIPTORS = 500
 _READY_S = 60.0
+_REMOVALS = 3  # a program that was killed may leave a file while the others are removed
 _END_S = 60.0  # a broker writes down ten thousand sessions when it ends
 BOXES_PER_PROCESS = 2_500
 
@@ -165,8 +166,15 @@ def running_site(boxes: int, *, on_postgresql: bool) -> Iterator[FleetSite]:
 
 def _scratch(stack: contextlib.ExitStack, within: Path | None) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="omamori-fleet-", dir=within))
-    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    stack.callback(_remove, folder)
     return folder
+
+
+def _remove(folder: Path) -> None:
+    for _ in range(_REMOVALS):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
 
 
 def _has_room(folder: Path, wanted_bytes: int) -> bool:
