@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, and_, delete, exists, insert, or_, select, text, update
+from sqlalchemy import Connection, Engine, and_, bindparam, delete, func, insert, or_, select, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -38,7 +38,7 @@ from .database import POSTGRESQL
 
 WATCH = "liveness"  # our own name among the signs
 _LOCK = 0x6C697665  # "live"
-_MAX_RETURNS = 2_000  # of one look
+_MAX_CHANGES = 1_000  # of each kind in one look: ingest may have to wait for it
 _MAX_TEXT = 200
 _SIGN_KEPT_MS = 7 * 86_400_000
 
@@ -174,6 +174,8 @@ class _Round:
         rows = connection.execute(select(table).where(schema.Outage.end_ms.is_(None))).mappings()
         self._open: dict[str, dict[str, Any]] = {row["device_id"]: dict(row) for row in rows}
         self._new: list[dict[str, Any]] = []
+        self._ends: list[dict[str, Any]] = []
+        self._changes: list[dict[str, Any]] = []
         self._ended = self._noticed = 0
 
     def go(self, *, is_blind: bool) -> Look:
@@ -186,11 +188,12 @@ class _Round:
             for row, absence in back
             if row["device_id"] not in self._open and is_absence(absence, _back(row), self._config)
         )
+        self._crowds.add_gone(self._waiting_starts())
         self._crowds.add_open(absence.start_ms for _, absence in absent)
         for row, absence in back:
             self._end(row["device_id"], absence, _back(row))
         self._end_without_birth()
-        began = self._begin(absent)
+        began = self._begin(absent[:_MAX_CHANGES])
         self._judge_again(is_blind=is_blind)
         self._store()
         return Look(began=began, ended=self._ended, noticed=self._noticed, is_blind=is_blind)
@@ -200,13 +203,20 @@ class _Round:
         rows = [
             dict(row)
             for row in self._connection.execute(
-                select(table).where(table.c.judged == 0).order_by(table.c.id).limit(_MAX_RETURNS)
+                select(table).where(table.c.judged == 0).order_by(table.c.id).limit(_MAX_CHANGES)
             ).mappings()
         ]
         for start in range(0, len(rows), 500):
             ids = [row["id"] for row in rows[start : start + 500]]
             self._connection.execute(update(table).where(table.c.id.in_(ids)).values(judged=1))
         return rows
+
+    def _waiting_starts(self) -> list[int]:
+        """Return when those went who are back, too, and whose turn comes with the next look."""
+        table: Any = schema.Return.__table__
+        was_away = or_(table.c.is_same_run == 0, table.c.away_s >= self._config.blink_s)
+        chosen = select(table.c.heard_ms).where(table.c.judged == 0, table.c.heard_ms.is_not(None), was_away)
+        return [int(at_ms) for at_ms in self._connection.scalars(chosen)]
 
     def _absence_before(self, row: dict[str, Any]) -> Absence | None:
         known = self._open.get(row["device_id"])
@@ -266,14 +276,13 @@ class _Round:
         if known is None:
             self._new.append(self._row(device, absence, verdict, end_ms=max(back.at_ms, absence.start_ms)))
             return
-        self._change(known["id"], end_ms=max(back.at_ms, absence.start_ms), **_judgement(verdict))
+        self._ends.append({"of": known["id"], "ended": max(back.at_ms, absence.start_ms), **_judgement(verdict)})
 
     def _end_without_birth(self) -> None:
         """End absences of boxes that speak again on the connection they had."""
         if not self._open:
             return
         device, state = schema.Device, schema.State
-        has_birth = exists().where(schema.Return.device_id == device.id, schema.Return.judged == 0)
         rows = self._connection.execute(
             select(device.id, device.last_contact_ms)
             .join(schema.Outage, and_(schema.Outage.device_id == device.id, schema.Outage.end_ms.is_(None)))
@@ -282,12 +291,13 @@ class _Round:
                 device.last_contact_ms > schema.Outage.start_ms,
                 device.last_contact_ms > self._now_ms - self._offline_after_ms,
                 or_(state.presence.is_(None), state.presence == int(Presence.ONLINE)),
-                ~has_birth,
             )
         ).all()
+        # Asked afterwards: whoever was heard by a birth has its row here by now, and its turn comes.
+        born = set(self._connection.scalars(select(schema.Return.device_id).where(schema.Return.judged == 0)))
         for row in rows:
             known = self._open.get(row.id)
-            if known is not None:
+            if known is not None and row.id not in born:
                 self._end(
                     row.id, _absence(known["start_ms"], known), Return(at_ms=row.last_contact_ms, is_same_run=True)
                 )
@@ -297,14 +307,11 @@ class _Round:
             absence = _absence(row["start_ms"], row)
             crowd = self._crowds.of(absence.start_ms, lasts=True)
             verdict = judge_absence(absence, crowd, self._now_ms, self._config)
-            changes: dict[str, Any] = {}
-            if verdict.reason != row["reason"]:
-                changes |= _judgement(verdict)
-            if not is_blind and row["noticed_ms"] is None and self._is_notice_due(verdict.reason, absence):
-                changes["noticed_ms"] = self._now_ms
-                self._noticed += 1
-            if changes:
-                self._change(row["id"], **changes)
+            is_due = not is_blind and row["noticed_ms"] is None and self._is_notice_due(verdict.reason, absence)
+            if (is_due or verdict.reason != row["reason"]) and len(self._changes) < _MAX_CHANGES:
+                noticed_ms = self._now_ms if is_due else row["noticed_ms"]
+                self._changes.append({"of": row["id"], "noticed": noticed_ms, **_judgement(verdict)})
+                self._noticed += is_due
 
     def _is_notice_due(self, reason: OutageReason, absence: Absence) -> bool:
         return is_notice_due(reason, absence, self._now_ms, self._config)
@@ -322,15 +329,30 @@ class _Round:
             **_judgement(verdict),
         }
 
-    def _change(self, outage: int, **values: Any) -> None:
-        self._connection.execute(update(schema.Outage).where(schema.Outage.id == outage).values(**values))
-
     def _store(self) -> None:
+        table: Any = schema.Outage.__table__
+        verdict: dict[str, Any] = {"reason": bindparam("reason"), "evidence": bindparam("evidence")}
+        change = update(table).where(table.c.id == bindparam("of"))
+        if self._ends:
+            self._connection.execute(change.values(end_ms=bindparam("ended"), **verdict), self._ends)
+        if self._changes:
+            self._connection.execute(change.values(noticed_ms=bindparam("noticed"), **verdict), self._changes)
         if not self._new:
             return
-        table = schema.Outage
         self._connection.execute(insert(table), self._new)
-        for device in sorted({row["device_id"] for row in self._new}):
+        devices = sorted({row["device_id"] for row in self._new})
+        for start in range(0, len(devices), 500):
+            self._trim(devices[start : start + 500])
+
+    def _trim(self, devices: list[str]) -> None:
+        table = schema.Outage
+        many = (
+            select(table.device_id)
+            .where(table.device_id.in_(devices))
+            .group_by(table.device_id)
+            .having(func.count() > self._kept)
+        )
+        for device in list(self._connection.scalars(many)):
             oldest_beyond = (
                 select(table.id).where(table.device_id == device).order_by(table.id.desc()).limit(1).offset(self._kept)
             ).scalar_subquery()

@@ -14,7 +14,7 @@ from omamori_cloud.intake import Message
 from omamori_cloud.liveness import OutageReason
 from omamori_cloud.liveness_worker import LivenessWorker
 from omamori_cloud.page.config import PageConfig
-from omamori_cloud.store import schema
+from omamori_cloud.store import absences, schema
 from omamori_protocol.trouble import Trouble
 from omamori_protocol.vocabulary import Leaving, RunEnd
 
@@ -328,3 +328,16 @@ def test_the_api_tells_absences_our_own_outages_and_workers(watched: Watched) ->
     for question in ("device=../x", "limit=501", "before=x", "since=1h"):
         assert client.get(f"/api/v1/outages?{question}").status_code == 400
     client.close()
+
+
+def test_a_look_is_bounded_and_the_crowd_is_seen_whole(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(absences, "_MAX_CHANGES", 3)
+    sessions = crowd_of(watched, 7)
+    watched.wait(60, beats=tuple(sessions))
+    for device in sessions:
+        watched.birth(device, boot=1, uptime_s=9000, away_s=30)
+    assert [watched.look().ended for _ in range(4)] == [3, 3, 1, 0]
+    assert watched.reasons(None) == [OutageReason.SERVICE] * 7
+    watched.bench.now_ms += OFFLINE_AFTER_S * 1000 + 5_000
+    assert [watched.look().began for _ in range(4)] == [3, 3, 1, 0]
+    assert watched.reasons(None)[7:] == [OutageReason.SERVICE] * 7
