@@ -820,7 +820,7 @@ static void speak(struct herald *herald, uint64_t now)
 	if (now >= herald->report_at_ms) {
 		enum said said = look(herald, now);
 
-		herald->report_at_ms = now + (herald->lease_ms < 3 * REPORT_MS ? herald->lease_ms / 3 : REPORT_MS);
+		herald->report_at_ms = now + (lease(herald) < 3 * REPORT_MS ? lease(herald) / 3 : REPORT_MS);
 		if (said != herald->said)
 			herald->is_changed = true;
 		herald->said = said;
