@@ -55,7 +55,9 @@ MAX_BATCH = 10_000  # what one statement can name
 LANGUAGES = ("ja", "en")
 
 _BROKER_PORTS = {"mqtts": 8883, "amqps": 5671}
-_BROKER_URL = re.compile(r"(mqtts|amqps)://([A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])(:\d{1,5})?")
+_BROKER_URL = re.compile(
+    r"(mqtts|amqps)://([A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])(:\d{1,5})?"
+)
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:-]{0,252}[A-Za-z0-9])?")
 _CLIENT_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 
