@@ -77,7 +77,8 @@ class Shell:
     def _exchange(self, command: str, timeout_s: float) -> ShellResult:
         token = secrets.token_hex(6)
         # The marks are put together by the shell, so that an echo of the command line never looks like the answer.
-        self._write(f"printf '%s%s\\n' begin- {token}; {command}\nprintf '%s%s %s\\n' end- {token} $?\n")
+        last = f"printf '%s%s %s\\n' end- {token} $?"
+        self._write(f"printf '%s%s\\n' begin- {token}; {command}\n{last}\n")
         ending = re.compile(rf"begin-{token}\n(.*?)(?:^|\n?)end-{token} (\d+)\n", re.DOTALL)
         text = ""
         deadline = time.monotonic() + timeout_s
@@ -91,6 +92,8 @@ class Shell:
             except OSError as err:
                 raise BoxError("the box's second serial port is gone") from err
             text = (text + _ANSI.sub("", data.decode(errors="replace")))[-_MAX_OUTPUT:]
+            # A shell that had not begun when it was told not to echo shows the second line, amid the output.
+            text = text.replace(last, "")
             if found := ending.search(text):
                 return ShellResult(int(found[2]), found[1].strip("\n"))
         raise NotReadyError(f"answer to {command[:60]!r}", timeout_s, detail=text[-300:])

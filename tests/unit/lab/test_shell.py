@@ -83,3 +83,9 @@ def test_half_a_quoted_word_before_it_listened_swallows_nothing() -> None:
     finally:
         shell.close()
         bash.close()
+
+
+def test_shell_that_echoes_all_the_same(shell: Shell) -> None:
+    shell.run("stty echo icanon; set -o emacs")
+    for _ in range(5):
+        assert shell.run("sleep 0.2; echo one").output == "one"
