@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 _CONTENT_TYPE = "application/cbor"
 _KEEPALIVE_S = 30
 _NO_SUBSCRIBERS = 0x10  # success on the surface
+_NOT_WILLING = 0x83  # MQTT 5, 3.4.2.1: the message is valid; a cluster says so while queues look for a new leader
+_AGAIN_S = 0.3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -211,7 +213,7 @@ class _Connection:
         self._broker = broker
         self._deadline = time.monotonic() + timeout_s
         self._refusals: list[str] = []
-        self._unheard = False
+        self._answer: ReasonCode | None = None
         self._ended = threading.Event()
         self._heard = threading.Event()
         client = _Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv5)
@@ -235,18 +237,26 @@ class _Connection:
             raise TransientError(f"broker {self._where} did not accept the {what}")
 
     def publish(self, topic: str, payload: bytes, *, retain: bool, properties: Properties) -> None:
-        """Publish, and wait for the acknowledgement."""
+        """Publish, again and again as long as the broker is not willing, and wait for the acknowledgement."""
         self._deadline = time.monotonic() + self._timeout_s
-        self._unheard = False
-        message = self.client.publish(topic, payload, qos=1, retain=retain, properties=properties)
-        message.wait_for_publish(max(0.1, self._deadline - time.monotonic()))
-        if self._refusals or not message.is_published():
-            what = "; ".join(self._refusals) or "no answer in time"
+        while True:
+            answer = self._send(topic, payload, retain=retain, properties=properties)
+            if answer is None or answer.value != _NOT_WILLING or time.monotonic() + _AGAIN_S >= self._deadline:
+                break
+            time.sleep(_AGAIN_S)
+        if answer is None or answer.is_failure:
+            what = "no answer in time" if answer is None else f"message: {answer}"
             raise TransientError(f"broker {self._where} did not acknowledge: {what}")
-        if self._unheard and not retain:
+        if answer.value == _NO_SUBSCRIBERS and not retain:
             raise TransientError(
                 f"broker {self._where} has nobody who would hear it", hint="the box is not connected; try again later"
             )
+
+    def _send(self, topic: str, payload: bytes, *, retain: bool, properties: Properties) -> ReasonCode | None:
+        self._answer = None
+        message = self.client.publish(topic, payload, qos=1, retain=retain, properties=properties)
+        message.wait_for_publish(max(0.1, self._deadline - time.monotonic()))
+        return self._answer
 
     def is_alive(self) -> bool:
         """Tell whether the broker still answers on this connection, whatever it answers."""
@@ -275,9 +285,7 @@ class _Connection:
     def _on_publish(
         self, _client: mqtt.Client, _data: object, _mid: int, reason: ReasonCode, _properties: object
     ) -> None:
-        if reason.is_failure:
-            self._refusals.append(f"message: {reason}")
-        self._unheard = reason.value == _NO_SUBSCRIBERS
+        self._answer = reason
 
     def _on_subscribe(self, *_facts: object) -> None:
         self._heard.set()

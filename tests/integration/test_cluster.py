@@ -276,10 +276,13 @@ def test_a_node_dies_and_nothing_is_lost(rig: Rig) -> None:
     assert rig.count("refusals") == 0
     assert rig.count("heartbeats") > EVENTS_PER_BOX / 10 * len(BOXES) / 2  # QoS 0: some were under way
     assert {box.device: box.presence for box in rig.reader.boxes()} == dict.fromkeys(BOXES, Presence.ONLINE)
-    queues = cluster.nodes[0].control("list_queues", "name", "type", "messages")
-    ours = {queue["name"]: queue for queue in queues if queue["name"].startswith("omamori.")}
-    assert {queue["type"] for queue in ours.values()} <= {"quorum", "rabbit_quorum_queue"}
-    assert [queue["messages"] for queue in ours.values()] == [0, 0]
+
+    def ours() -> list[dict[str, Any]]:
+        queues = cluster.nodes[0].control("list_queues", "name", "type", "messages")
+        return [queue for queue in queues if queue["name"].startswith("omamori.")]
+
+    assert {queue["type"] for queue in ours()} <= {"quorum", "rabbit_quorum_queue"}
+    wait_for(lambda: [queue["messages"] for queue in ours()] == [0, 0], rig.logs)  # it counts every few seconds
     boxes.stop()
     wait_for(lambda: all(box.presence is Presence.OFFLINE for box in rig.reader.boxes()), rig.logs)
     for name in ("a", "b"):

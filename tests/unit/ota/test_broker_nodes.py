@@ -11,6 +11,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.reasoncodes import ReasonCode
 
 from omamori_ota import broker as module
 from omamori_ota.broker import BrokerAddress, publish, publish_retained
@@ -93,3 +95,63 @@ def test_a_name_that_is_none(world: World) -> None:
     world.ends = ()
     with pytest.raises(TransientError, match="no such name"):
         publish(world.broker, "t", b"", retain=True)
+
+
+class Willing:
+    """In paho's place: a connected broker that answers what is published with one reason after the other."""
+
+    reasons: tuple[str, ...] = ()
+
+    def __init__(self, *_words: object, **_options: object) -> None:
+        self.told = 0
+        self.on_publish: Any = None
+
+    def tls_set_context(self, _context: object) -> None: ...
+
+    connect = loop_start = disconnect = loop_stop = lambda self, *_words, **_options: None
+
+    def is_connected(self) -> bool:
+        return True
+
+    def publish(self, _topic: str, _payload: bytes, **_options: object) -> Any:
+        reason = ReasonCode(PacketTypes.PUBACK, self.reasons[min(self.told, len(self.reasons) - 1)])
+        self.told += 1
+        self.on_publish(self, None, self.told, reason, None)
+        return SimpleNamespace(wait_for_publish=lambda _timeout_s: None)
+
+
+@pytest.fixture
+def willing(monkeypatch: pytest.MonkeyPatch) -> type[Willing]:
+    class OfThisTest(Willing): ...
+
+    monkeypatch.setattr(module, "_Client", OfThisTest)
+    monkeypatch.setattr(module, "_AGAIN_S", 0.01)
+    monkeypatch.setattr(BrokerAddress, "tls_context", lambda _self: None)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_words, **_options: [(socket.AF_INET, 1, 6, "", (NODES[0], 1))])
+    return OfThisTest
+
+
+def tell(willing: type[Willing], *reasons: str, retain: bool = True, timeout_s: float = 5.0) -> None:
+    willing.reasons = reasons
+    broker = BrokerAddress(host="broker.example", port=8883, tls_directory=Path("/nowhere"))
+    publish(broker, "t", b"", retain=retain, timeout_s=timeout_s)
+
+
+def test_a_node_that_is_not_willing_yet_is_told_again(willing: type[Willing]) -> None:
+    tell(willing, "Implementation specific error", "Implementation specific error", "Success")
+
+
+def test_a_node_that_stays_unwilling_is_an_error(willing: type[Willing]) -> None:
+    with pytest.raises(TransientError, match="did not acknowledge: message: Implementation specific error"):
+        tell(willing, "Implementation specific error", timeout_s=0.1)
+
+
+def test_a_refusal_is_final(willing: type[Willing]) -> None:
+    with pytest.raises(TransientError, match="did not acknowledge: message: Not authorized"):
+        tell(willing, "Not authorized", "Success")
+
+
+def test_nobody_hears_what_is_not_retained(willing: type[Willing]) -> None:
+    with pytest.raises(TransientError, match="nobody who would hear it"):
+        tell(willing, "No matching subscribers", retain=False)
+    tell(willing, "No matching subscribers", retain=True)
