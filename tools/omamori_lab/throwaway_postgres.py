@@ -1,4 +1,4 @@
-"""A PostgreSQL of our own for a bench: unprivileged user, unix socket, its disk waited for as in earnest."""
+"""A PostgreSQL of our own, to be thrown away: unprivileged user, unix socket, its disk waited for as in earnest."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import signal
 import tempfile
 import types
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -15,6 +16,7 @@ from .errors import SetupError
 from .run import end, run, spawn
 from .waiting import wait_for
 
+USER = "omamori"
 _INSTALLED = Path("/usr/lib/postgresql")
 _START_S = 60.0
 
@@ -23,12 +25,16 @@ class ThrowawayPostgres:
     """A server with one database, from `with` to its end.
 
     Attributes:
+        folder: Where it is, its socket and its log.
         url: Of the database, without the password.
         password_file: Holds the password.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Mapping[str, str] | None = None) -> None:
         """Find the programs.
+
+        Args:
+            settings: Of the server, by their names.
 
         Raises:
             SetupError: PostgreSQL is not installed.
@@ -37,9 +43,14 @@ class ThrowawayPostgres:
         if not found:
             raise SetupError("PostgreSQL is not installed", hint="make setup")
         self._programs = found[-1].parent
-        self._folder = Path(tempfile.mkdtemp(prefix="omamori-pg-"))
-        self.password_file = self._folder / "password"
-        self.url = f"postgresql+psycopg://omamori@/postgres?host={self._folder}"
+        self._settings = {"listen_addresses": "", **(settings or {})}
+        self.folder = Path(tempfile.mkdtemp(prefix="omamori-pg-"))
+        self.password_file = self.folder / "password"
+        self.url = self.database_url("postgres")
+
+    def database_url(self, name: str) -> str:
+        """Return the URL of one of its databases, without the password."""
+        return f"postgresql+psycopg://{USER}@/{name}?host={self.folder}"
 
     @property
     def pid(self) -> int:
@@ -52,11 +63,11 @@ class ThrowawayPostgres:
         self.password_file.chmod(0o600)
         drop: list[str | Path] = ["setpriv", "--pdeathsig=INT"]
         if os.geteuid() == 0:
-            for path in (self._folder, self.password_file):
+            for path in (self.folder, self.password_file):
                 shutil.chown(path, "nobody", "nogroup")
             drop += ["--reuid=nobody", "--regid=nogroup", "--clear-groups"]
-        data = self._folder / "data"
-        options = ["--username=omamori", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8"]
+        data = self.folder / "data"
+        options = [f"--username={USER}", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
         line: list[str | Path] = [
             *drop,
             self._programs / "initdb",
@@ -66,19 +77,11 @@ class ThrowawayPostgres:
             *options,
         ]
         run(line, timeout_s=_START_S)
-        self._log = (self._folder / "log").open("ab")
-        server: list[str | Path] = [
-            *drop,
-            self._programs / "postgres",
-            "-D",
-            data,
-            "-k",
-            self._folder,
-            "-c",
-            "listen_addresses=",
-        ]
+        self._log = (self.folder / "log").open("ab")
+        server: list[str | Path] = [*drop, self._programs / "postgres", "-D", data, "-k", self.folder]
+        server += [f"--{name}={value}" for name, value in self._settings.items()]
         self._process = spawn(server, log=self._log)
-        ready: list[str | Path] = [self._programs / "pg_isready", "-q", "-h", self._folder]
+        ready: list[str | Path] = [self._programs / "pg_isready", "-q", "-h", self.folder]
         wait_for(lambda: run(ready, timeout_s=10, check=False).ok, "PostgreSQL", timeout_s=_START_S)
         return self
 
@@ -88,4 +91,4 @@ class ThrowawayPostgres:
         """End it, and take everything away."""
         end(self._process, sig=signal.SIGINT, grace_s=20)
         self._log.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
