@@ -34,6 +34,8 @@ from .cloud_rig import wait_for
 from .test_ota_enrolment import LIMITS, SERIAL, ServiceConfig, basic, request
 
 Answer = tuple[int, bytes, http.client.HTTPMessage]
+# In TLS 1.3 a client hears of a refused certificate after its own handshake: by an alert, or by a closed connection.
+REFUSED = (ssl.SSLError, ConnectionError)
 POST = {"Content-Type": "application/pkcs10"}
 
 
@@ -143,7 +145,7 @@ def test_renewal_without_a_certificate_or_with_another_authoritys(site: Site) ->
     stranger_key = ec.generate_private_key(ec.SECP256R1())
     stranger = certificates.self_signed_authority("Omamori device CA", stranger_key, system_clock())
     forged = certificates.device_certificate(SERIAL, site.key.public_key(), stranger, stranger_key, system_clock())
-    with pytest.raises(OSError, match="alert"):
+    with pytest.raises(REFUSED):
         site.renew(forged)
 
 
@@ -158,7 +160,7 @@ def test_expired_certificate_is_refused_by_the_handshake_and_the_operator_sees_i
     authority, key = site.keys.authority(DEVICE_CA)
     long_ago = system_clock() - timedelta(days=200)
     expired = certificates.device_certificate(SERIAL, site.key.public_key(), authority, key, long_ago)
-    with pytest.raises(OSError, match="expired"):
+    with pytest.raises(REFUSED):
         site.renew(expired)
     wait_for(lambda: site.causes() == {Cause.CERTIFICATE_EXPIRED: "127.0.0.1"}, "the attempt in the log")
     assert one(site.enrol()).public_key() == expired.public_key()
