@@ -21,7 +21,9 @@ _MAX_OUTPUT = 1 << 20
 _SETTLE = (
     "stty -echo -icanon 2>/dev/null; PS1=; PS2=; PROMPT_COMMAND=; bind 'set enable-bracketed-paste off' 2>/dev/null"
 )
-# What is typed before the shell reads may arrive in part; the rest of a quoted word would wait for its end for ever.
+# What is typed before the shell listens may arrive without its beginning: an echo would stand amid later output.
+_IS_QUIET = "stty -a | grep -q -e ' -echo '"
+# Or without its end: the rest of a quoted word would be waited for for ever.
 _ABANDON = "\x03"
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
 
@@ -68,7 +70,7 @@ class Shell:
         while not self._settled:
             self._write(f"\n{_SETTLE}\n")
             with contextlib.suppress(NotReadyError):
-                self._settled = self._exchange("true", 3.0).exit_code == 0
+                self._settled = self._exchange(_IS_QUIET, 3.0).exit_code == 0
             if not self._settled:
                 if time.monotonic() > deadline:
                     raise NotReadyError("a shell on the second serial port", timeout_s)
@@ -77,8 +79,7 @@ class Shell:
     def _exchange(self, command: str, timeout_s: float) -> ShellResult:
         token = secrets.token_hex(6)
         # The marks are put together by the shell, so that an echo of the command line never looks like the answer.
-        last = f"printf '%s%s %s\\n' end- {token} $?"
-        self._write(f"printf '%s%s\\n' begin- {token}; {command}\n{last}\n")
+        self._write(f"printf '%s%s\\n' begin- {token}; {command}\nprintf '%s%s %s\\n' end- {token} $?\n")
         ending = re.compile(rf"begin-{token}\n(.*?)(?:^|\n?)end-{token} (\d+)\n", re.DOTALL)
         text = ""
         deadline = time.monotonic() + timeout_s
@@ -92,8 +93,6 @@ class Shell:
             except OSError as err:
                 raise BoxError("the box's second serial port is gone") from err
             text = (text + _ANSI.sub("", data.decode(errors="replace")))[-_MAX_OUTPUT:]
-            # A shell that had not begun when it was told not to echo shows the second line, amid the output.
-            text = text.replace(last, "")
             if found := ending.search(text):
                 return ShellResult(int(found[2]), found[1].strip("\n"))
         raise NotReadyError(f"answer to {command[:60]!r}", timeout_s, detail=text[-300:])
