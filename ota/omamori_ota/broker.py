@@ -162,8 +162,9 @@ def _tell(
                 logger.warning("%s; when it is back, tell it: omamori-ota desired resend", what)
             return
         failures += failed
-    what, hint = failures[0] if failures else (f"broker {broker} has no address", "")
-    raise TransientError(what, hint=hint)
+    if not failures:
+        raise TransientError(f"broker {broker} has no address")
+    raise TransientError("; ".join(what for what, _hint in failures), hint=failures[0][1])
 
 
 def _properties(expiry_s: int | None) -> Properties:
