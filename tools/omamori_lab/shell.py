@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import select
+import shlex
 import threading
 import time
 import tty
@@ -78,8 +79,11 @@ class Shell:
 
     def _exchange(self, command: str, timeout_s: float) -> ShellResult:
         token = secrets.token_hex(6)
-        # The marks are put together by the shell, so that an echo of the command line never looks like the answer.
-        self._write(f"printf '%s%s\\n' begin- {token}; {command}\nprintf '%s%s %s\\n' end- {token} $?\n")
+        # The marks are put together by the shell, so that an echo of the command line never looks like the answer; and
+        # nothing runs before the last of it was read, so that an echo, on again after a reset, never stands amid one.
+        self._write(
+            f"printf '%s%s\\n' begin- {token}; eval {shlex.quote(command)}; printf '%s%s %s\\n' end- {token} $?\n"
+        )
         ending = re.compile(rf"begin-{token}\n(.*?)(?:^|\n?)end-{token} (\d+)\n", re.DOTALL)
         text = ""
         deadline = time.monotonic() + timeout_s

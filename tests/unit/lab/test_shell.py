@@ -95,3 +95,14 @@ def test_shell_that_missed_to_be_told_not_to_echo_is_told_again() -> None:
     finally:
         shell.close()
         bash.close()
+
+
+def test_echo_that_a_reset_of_the_terminal_has_switched_on_again_is_no_output(shell: Shell) -> None:
+    shell.run("stty echo")
+    for _ in range(5):
+        assert shell.run("sleep 0.1; echo one\necho 'two three'").output == "one\ntwo three"
+
+
+def test_command_that_is_no_shell_at_all_ends_with_a_status(shell: Shell) -> None:
+    assert shell.run("echo 'one").exit_code != 0
+    assert shell.run("echo one").output == "one"
