@@ -6,6 +6,7 @@
 * Boxes speak MQTT. Ingest workers speak AMQP: RabbitMQ has no shared subscriptions, and shared queues are what it does
   best. What boxes say lies on the disks of a majority of the nodes before it is acknowledged.
 * No sessions are kept for boxes that are away: each would be a replicated queue. See docs/adr/0049-clustered-broker.md.
+* What connections of a dead node leave behind is taken away by another module of that plugin (`omamori_leftovers`).
 * Nodes talk to each other unencrypted, guarded by the cookie only: that network must be theirs alone.
 """
 
@@ -21,6 +22,7 @@ from .errors import ConfigError
 
 RULES = "omamori_rules"
 RULES_FOLDER = f"plugins/{RULES}-1"
+MODULES = (RULES, "omamori_leftovers")  # in Erlang, in that folder
 PLUGINS = ("rabbitmq_mqtt", "rabbitmq_auth_mechanism_ssl", RULES)
 WEBSOCKET_PLUGIN = "rabbitmq_web_mqtt"
 WEBSOCKET_PATH = "/mqtt"  # where boxes ask for it
@@ -98,9 +100,9 @@ class ClusterFiles:
             "rabbitmq-env.conf": self.environment(),
             "advanced.config": self.advanced(),
             "enabled_plugins": f"[{','.join(self.plugins)}].\n",
-            f"{RULES_FOLDER}/src/{RULES}.erl": rules_source(),
             f"{RULES_FOLDER}/ebin/{RULES}.app": rules_application(),
         }
+        found |= {f"{RULES_FOLDER}/src/{module}.erl": rules_source(module) for module in MODULES}
         return {PurePosixPath(name): text for name, text in found.items()}
 
     def settings(self) -> str:
@@ -161,9 +163,9 @@ class ClusterFiles:
         return "[" + ",\n ".join(parts) + "].\n"
 
 
-def rules_source() -> str:
-    """Return the source of the plugin that knows who may do what (Erlang)."""
-    return (importlib.resources.files(__package__) / f"broker_rules/{RULES}.erl").read_text(encoding="utf-8")
+def rules_source(module: str = RULES) -> str:
+    """Return the source of one of the plugin's `MODULES` (Erlang); the first knows who may do what."""
+    return (importlib.resources.files(__package__) / f"broker_rules/{module}.erl").read_text(encoding="utf-8")
 
 
 def rules_application() -> str:
@@ -178,7 +180,7 @@ def rules_application() -> str:
     return (
         f"{{application, {RULES}, [\n"
         f'  {{description, "Who may do what at the broker of Omamori"}},\n  {{vsn, "1"}},\n'
-        f"  {{modules, [{RULES}]}},\n  {{registered, []}},\n"
+        f"  {{modules, [{', '.join(MODULES)}]}},\n  {{registered, []}},\n"
         f"  {{applications, [kernel, stdlib, rabbit_common, rabbit]}},\n  {{env, [{rendered}]}},\n"
         f"  {{broker_version_requirements, []}}\n]}}.\n"
     )

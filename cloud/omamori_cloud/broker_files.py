@@ -22,6 +22,7 @@ MAX_PACKET_BYTES = 32768
 # While the cloud is away the broker keeps for it what boxes send. Beyond that, mosquitto drops without telling anybody.
 MAX_QUEUED_MESSAGES = 1_000_000
 AUTOSAVE_S = 5
+PID_FILE = Path("/run/mosquitto/mosquitto.pid")  # Debian's unit makes the directory
 
 WRITTEN_BY_BOX = ("hb", "state", "evt", "reported", "job/#")
 READ_BY_BOX = ("cmd", "desired")
@@ -51,6 +52,7 @@ class BrokerFiles:
         user: User that mosquitto runs as.
         max_packet_bytes: Largest packet.
         persistent: Whether sessions and messages survive a restart of the broker.
+        pid_file: Where the broker writes its process id, for who tells it to read its lists again; or None.
     """
 
     state: Path
@@ -60,6 +62,7 @@ class BrokerFiles:
     user: str = "mosquitto"
     max_packet_bytes: int = MAX_PACKET_BYTES
     persistent: bool = True
+    pid_file: Path | None = None
 
     @property
     def access_list_path(self) -> Path:
@@ -86,6 +89,8 @@ class BrokerFiles:
             "allow_anonymous false",
             f"acl_file {self.access_list_path}",
         ]
+        if self.pid_file is not None:
+            lines.append(f"pid_file {self.pid_file}")
         for listener in self.listeners:
             lines += [
                 f"listener {listener.port} {listener.address}".rstrip(),

@@ -9,8 +9,8 @@ from typing import Any
 
 from omamori_protocol.durable import write_atomic
 
-from .broker_cluster import LIBRARY, RULES, RULES_FOLDER, ClusterFiles
-from .broker_files import BrokerFiles, Listener, access_list
+from .broker_cluster import LIBRARY, RULES_FOLDER, ClusterFiles
+from .broker_files import PID_FILE, BrokerFiles, Listener, access_list
 from .cli_output import print_json
 from .errors import ConfigError, SetupError
 
@@ -112,7 +112,13 @@ def _mosquitto(arguments: argparse.Namespace) -> tuple[Mapping[PurePosixPath, st
     ports = [listener.port for listener in listeners]
     if len(set(ports)) != len(ports):
         raise ConfigError("port", f"{', '.join(map(str, ports))}: each listener needs a port of its own")
-    made = BrokerFiles(state=arguments.state, tls=arguments.tls, listeners=tuple(listeners), revoked=arguments.crl)
+    made = BrokerFiles(
+        state=arguments.state,
+        tls=arguments.tls,
+        listeners=tuple(listeners),
+        revoked=arguments.crl,
+        pid_file=PID_FILE,
+    )
     files = {PurePosixPath("mosquitto.conf"): made.settings(), PurePosixPath("mosquitto.acl"): access_list()}
     steps = (
         "Put mosquitto.conf in the place of /etc/mosquitto/mosquitto.conf, "
@@ -137,7 +143,7 @@ def _cluster(arguments: argparse.Namespace) -> tuple[Mapping[PurePosixPath, str]
     )
     steps = (
         "On every node: put the files into /etc/rabbitmq, then\n"
-        f"  cd /etc/rabbitmq/{RULES_FOLDER} && ERL_LIBS=$(echo {LIBRARY}) erlc -Werror -o ebin src/{RULES}.erl\n"
+        f"  cd /etc/rabbitmq/{RULES_FOLDER} && ERL_LIBS=$(echo {LIBRARY}) erlc -Werror -o ebin src/*.erl\n"
         "give all nodes the same /var/lib/rabbitmq/.erlang.cookie (owner rabbitmq, mode 0400), and start them together."
     )
     return made.files(), steps

@@ -78,8 +78,8 @@ class Site:
         service, devices = (Authority.of(*self.keys.authority(name)) for name in (SERVICE_CA, DEVICE_CA))
         self.broker = Mosquitto(folder / "broker", service, devices, revoked=self.lists)
         self.broker.start()
-        self.pid_file = folder / "broker.pid"
-        self.pid_file.write_text(f"{self.broker.pid}\n")
+        assert self.broker.files.pid_file is not None
+        self.pid_file = self.broker.files.pid_file
         self.boxes: list[Box] = []
 
     def register(self, serial: str) -> str:

@@ -74,6 +74,7 @@ class Mosquitto:
             user="root" if os.geteuid() == 0 else "mosquitto",
             max_packet_bytes=max_packet_bytes,
             persistent=persistent,
+            pid_file=directory / "mosquitto.pid",
         )
         self.set_acl(ACL)
         settings = self.files.settings().replace("autosave_interval 5", "autosave_interval 1\nautosave_on_changes true")

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from omamori_cloud.broker_cluster import RULES, RULES_FOLDER, ClusterFiles
+from omamori_cloud.broker_cluster import MODULES, RULES_FOLDER, ClusterFiles
 from omamori_firmware import enter
 from omamori_firmware.cache import Cache, default_directory
 from omamori_firmware.recipe import source_tree
@@ -104,9 +104,9 @@ class Node:
         write_atomic(self.folder / "tls/tls.key", pki.key.read_bytes(), mode=0o600)
         write_atomic(self.folder / ".erlang.cookie", cookie.encode(), mode=0o600)
         self.revoke(pki.revoked)
-        source = config / RULES_FOLDER / "src" / f"{RULES}.erl"
+        sources = [config / RULES_FOLDER / "src" / f"{module}.erl" for module in MODULES]
         run(
-            self._cluster.inside(["erlc", "-Werror", "-o", config / RULES_FOLDER / "ebin", source], self.folder),
+            self._cluster.inside(["erlc", "-Werror", "-o", config / RULES_FOLDER / "ebin", *sources], self.folder),
             timeout_s=_CTL_S,
             env={"ERL_LIBS": self._cluster.plugins},
         )

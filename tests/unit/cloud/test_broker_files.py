@@ -9,7 +9,14 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from omamori_agent.link.road import WEBSOCKET_PATH as ROAD_PATH
-from omamori_cloud.broker_cluster import MAX_NODES, WEBSOCKET_PATH, ClusterFiles, rules_application, rules_source
+from omamori_cloud.broker_cluster import (
+    MAX_NODES,
+    MODULES,
+    WEBSOCKET_PATH,
+    ClusterFiles,
+    rules_application,
+    rules_source,
+)
 from omamori_cloud.broker_files import READ_BY_BOX, WRITTEN_BY_BOX, access_list
 from omamori_cloud.cli import main
 from omamori_cloud.errors import ConfigError
@@ -46,7 +53,14 @@ def test_both_brokers_have_one_table_of_topics() -> None:
         assert f'<<"{leaf.removesuffix("/#")}">>' in application
         assert f"omamori/v1/%u/{leaf}" in mosquitto
     assert {leaf for leaf in (*WRITTEN_BY_BOX, *READ_BY_BOX) if "/" not in leaf} == set(Leaf)
-    assert "-module(omamori_rules)." in rules_source()
+
+
+def test_the_plugin_has_all_its_modules() -> None:
+    files = made().files()
+    for module in MODULES:
+        assert f"-module({module})." in rules_source(module)
+        assert rules_source(module) in files.values()
+    assert "{modules, [omamori_rules, omamori_leftovers]}" in rules_application()
 
 
 def test_revocation_lists() -> None:
@@ -123,6 +137,7 @@ def test_the_command_writes_mosquitto_s_files(tmp_path: Path, capsys: pytest.Cap
         "listener 443",
     ]
     assert text.count("crlfile /etc/omamori-broker/crl.pem") == 3
+    assert "pid_file /run/mosquitto/mosquitto.pid\n" in text
     assert (tmp_path / "mosquitto.acl").read_text() == access_list()
     assert "/var/lib/mosquitto/mosquitto.acl" in capsys.readouterr().out
 
