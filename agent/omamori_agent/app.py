@@ -85,6 +85,8 @@ def build(config: AgentConfig, clock: Clock | None = None) -> Agent:
         clock,
         rules=exclusion,
         parts=lambda version: [_address_part(config, reach, version), wifi_part, firmware_feature.part],
+        busy=firmware_feature.busy,
+        console=console.line,
     )
     identity = IdentityWorker(
         device=config.device,

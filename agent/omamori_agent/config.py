@@ -224,6 +224,16 @@ class Paths:
         return self.run / "agent/code"
 
     @property
+    def identify(self) -> Path:
+        """Until when the lamp shall say which box this is, in seconds since power-on; everybody may read it."""
+        return self.run / "agent/identify"
+
+    @property
+    def leds(self) -> Path:
+        """The kernel's lamps."""
+        return self.root / "sys/class/leds"
+
+    @property
     def watchdogs(self) -> Path:
         """The kernel's view of the hardware watchdogs."""
         return self.root / "sys/class/watchdog"

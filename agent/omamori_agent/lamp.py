@@ -1,6 +1,7 @@
-"""Blinks the diagnosis' code on a lamp of the board: a small root service, there only while there is a code.
+"""Blinks the diagnosis' code on a lamp of the board: a small root service, there only while there is something to show.
 
-The path unit starts it when the agent writes a code; it ends when the code is 0. Boards with a supervisor show the same
+The path unit starts it when the agent writes a code, or until when the box shall show which one it is (that goes first:
+it blinks fast and without a pause); it ends when both are over. Boards with a supervisor show the same
 code on the supervisor's lamp (docs/supervisor.md). A board without a lamp of its own has one as soon as somebody plugs
 in a keyboard: Caps Lock.
 
@@ -13,7 +14,8 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from omamori_hw.abilities import Leds
@@ -30,10 +32,17 @@ logger = logging.getLogger(__name__)
 BEGIN_S = 3.0
 ON_S, OFF_S = 0.3, 0.4
 BETWEEN_DIGITS_S = 1.5
+IDENTIFY_S = 0.125  # lit and dark: nothing else blinks like that
 _MAX_CODE_BYTES = 8
+_MAX_MOMENT_BYTES = 16
 # Lamps that are there to be looked at; those of network ports and disks have a work of their own.
 _OURS = (":status", ":indicator", ":alarm", ":fault")
 _KEYBOARD = "::capslock"
+
+
+def boottime_s() -> float:
+    """Return seconds since power-on, standby included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def lamps(names: Sequence[str]) -> tuple[str, ...]:
@@ -62,15 +71,46 @@ def read_code(path: Path) -> int:
     return int(text) if text.isdecimal() and int(text) <= MAX_CODE else 0
 
 
-def blink(path: Path, leds: Leds, stop: threading.Event) -> None:
-    """Show the code in a file until it is 0 or `stop` is set; the lamps are dark afterwards."""
-    chosen = lamps(leds.names())
+def read_moment(path: Path) -> int:
+    """Return until when the box shall show which one it is, in seconds since power-on; 0 for no more, and nonsense."""
     try:
-        while chosen and not stop.is_set() and (code := read_code(path)):
-            for lit, seconds in pattern(code):
+        text = read_bounded(path, _MAX_MOMENT_BYTES).decode("ascii").strip()
+    except (FileNotFoundError, SetupError, UnicodeDecodeError):
+        return 0
+    return int(text) if text.isdecimal() else 0
+
+
+def blink(
+    path: Path, leds: Leds, stop: threading.Event, *, identify: Path, boottime_s: Callable[[], float] = boottime_s
+) -> None:
+    """Show what the files say until both are over or `stop` is set; the lamps are dark afterwards.
+
+    Args:
+        path: Holds the code.
+        leds: The board's lamps.
+        stop: Ends it early.
+        identify: Holds until when the lamp says which box this is.
+        boottime_s: Returns seconds since power-on; a parameter for tests.
+    """
+    chosen = lamps(leds.names())
+
+    def steps() -> Iterator[tuple[bool, float]]:
+        while read_moment(identify) > boottime_s():
+            yield True, IDENTIFY_S
+            yield False, IDENTIFY_S
+        if code := read_code(path):
+            yield from pattern(code)
+
+    try:
+        while chosen and not stop.is_set():
+            is_anything = False
+            for lit, seconds in steps():
+                is_anything = True
                 _show(leds, chosen, lit=lit)
-                if stop.wait(seconds):
+                if stop.wait(seconds) or (seconds != IDENTIFY_S and read_moment(identify) > boottime_s()):
                     break
+            if not is_anything:
+                break
             chosen = lamps(leds.names())
     finally:
         _show(leds, chosen, lit=False)
@@ -90,7 +130,8 @@ def main() -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
-    blink(Paths().trouble_code, SysfsLeds(), stop)
+    paths = Paths()
+    blink(paths.trouble_code, SysfsLeds(), stop, identify=paths.identify)
     return 0
 
 

@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from omamori_protocol.command import Moment, Verb
 from omamori_protocol.errors import ProtocolError
 from omamori_protocol.topics import Leaf, check_channel, device_topic
 
@@ -210,20 +211,29 @@ def _desired_show(options: argparse.Namespace) -> None:
     print_json(render_settings(signed.document))
 
 
-def _command_bypass(options: argparse.Namespace) -> None:
+def _command(options: argparse.Namespace) -> None:
     address = _command_broker(options)
     lifetime = parse_duration(options.valid)
-    command, data = _desk(options).bypass(options.device, options.minutes, asked_by=options.asked_by, lifetime=lifetime)
+    command, data = _desk(options).command(
+        options.device,
+        options.verb,
+        minutes=options.minutes,
+        moment=None if options.when is None else Moment[options.when.upper()],
+        asked_by=options.asked_by,
+        lifetime=lifetime,
+    )
     if options.out is not None:
         write_atomic(options.out, data, mode=PRIVATE_FILE)
     if address is not None:
         topic = device_topic(options.device, Leaf.COMMAND)
         publish(address, topic, data, retain=False, expiry_s=int(lifetime.total_seconds()))
     number = command.command_id.hex()
+    detail = {"minutes": options.minutes} if options.when is None else {"when": options.when}
     if options.json:
-        print_json({"device": options.device, "command": number, "minutes": options.minutes})
+        print_json({"device": options.device, "command": number, **detail})
     else:
-        print(f"bypass device={options.device} minutes={options.minutes} command={number}")
+        ((name, value),) = detail.items()
+        print(f"{options.verb.word} device={options.device} {name}={value} command={number}")
 
 
 def _positive(text: str) -> int:
@@ -355,6 +365,12 @@ def _add_box(parser: argparse.ArgumentParser, *, valid: str) -> None:
     _add_json(parser)
 
 
+def _add_command(parser: argparse.ArgumentParser, verb: Verb) -> None:
+    _add_box(parser, valid="10m")
+    parser.add_argument("--asked-by", default="", metavar="NAME", help="who wants it, for the record")
+    parser.set_defaults(run=_command, verb=verb, minutes=0, when=None)
+
+
 def _add_box_commands(commands: _Commands) -> None:
     group = commands.add_parser("desired", help="say how a box shall be").add_subparsers(
         metavar="COMMAND", required=True
@@ -383,10 +399,19 @@ def _add_box_commands(commands: _Commands) -> None:
         metavar="COMMAND", required=True
     )
     command = group.add_parser("bypass", help="let everything pass uninspected for some minutes")
-    _add_box(command, valid="10m")
+    _add_command(command, Verb.BYPASS)
     command.add_argument("--minutes", type=int, required=True, help="0 to 1440; 0 ends a bypass")
-    command.add_argument("--asked-by", default="", metavar="NAME", help="who wants it, for the record")
-    command.set_defaults(run=_command_bypass)
+    command = group.add_parser("identify", help="blink the lamp, so that somebody beside the box knows which one it is")
+    _add_command(command, Verb.IDENTIFY)
+    command.add_argument("--minutes", type=int, default=5, help="0 to 60; 0 ends it (default: %(default)s)")
+    command = group.add_parser("reboot", help="restart the box in an orderly way")
+    _add_command(command, Verb.REBOOT)
+    command.add_argument(
+        "--when",
+        choices=[moment.word for moment in Moment],
+        default=Moment.WINDOW.word,
+        help="window: of the box's firmware section; never: take back one that waits (default: %(default)s)",
+    )
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from omamori_protocol import cose
-from omamori_protocol.command import COMMAND_ID_BYTES, Command, Verb
+from omamori_protocol.command import COMMAND_ID_BYTES, Command, Moment, Verb
 from omamori_protocol.desired import DesiredState
 from omamori_protocol.device import check_device_id
 from omamori_protocol.errors import ProtocolError
@@ -127,7 +127,28 @@ class DesiredDesk:
             raise SetupError(f"{path}: {err}") from err
 
     def bypass(self, device: str, minutes: int, *, asked_by: str, lifetime: timedelta) -> tuple[Command, bytes]:
-        """Return a signed command that lets a box pass everything for so many minutes (0: no longer).
+        """Return a signed command that lets a box pass everything for so many minutes (0: no longer); see `command`."""
+        return self.command(device, Verb.BYPASS, minutes=minutes, asked_by=asked_by, lifetime=lifetime)
+
+    def command(
+        self,
+        device: str,
+        verb: Verb,
+        *,
+        asked_by: str,
+        lifetime: timedelta,
+        minutes: int = 0,
+        moment: Moment | None = None,
+    ) -> tuple[Command, bytes]:
+        """Return a command for a box, and its signed form.
+
+        Args:
+            device: The box.
+            verb: What it shall do.
+            asked_by: Who wants it, for the record.
+            lifetime: How long it may be delivered.
+            minutes: For how long, where the verb has that.
+            moment: When, where the verb has that.
 
         Raises:
             RejectedError: The command breaks a rule.
@@ -137,11 +158,12 @@ class DesiredDesk:
         command = Command(
             device=device,
             command_id=secrets.token_bytes(COMMAND_ID_BYTES),
-            verb=Verb.BYPASS,
+            verb=verb,
             issued_s=now_s,
             expires_s=now_s + int(lifetime.total_seconds()),
             minutes=minutes,
             asked_by=asked_by,
+            moment=moment,
         )
         try:
             return command, cose.seal(command.encode(), self._keys.desired_key(), cose.COMMAND_CONTEXT)

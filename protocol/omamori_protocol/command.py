@@ -16,6 +16,7 @@ from .vocabulary import WireEnum
 
 MAX_LIFE_S = 24 * 3600
 MAX_BYPASS_MINUTES = 24 * 60
+MAX_IDENTIFY_MINUTES = 60
 COMMAND_ID_BYTES = 8
 _U64 = 2**63 - 1
 
@@ -24,9 +25,25 @@ class Verb(WireEnum):
     """What a box can be told to do.
 
     BYPASS: pass everything uninspected for `minutes`; 0 ends it now.
+    IDENTIFY: blink the board's lamp for `minutes`, so that somebody beside the box knows which one it is; 0 ends it.
+    REBOOT: restart in an orderly way at the `moment`.
     """
 
     BYPASS = 1
+    IDENTIFY = 2
+    REBOOT = 3
+
+
+class Moment(WireEnum):
+    """When a box restarts.
+
+    WINDOW: when the window opens that the box's desired state agrees on for firmware.
+    NEVER: takes back a restart that waits.
+    """
+
+    NOW = 1
+    WINDOW = 2
+    NEVER = 3
 
 
 def _check_device(value: str) -> None:
@@ -47,8 +64,15 @@ class Command(Record):
     expires_s: int = wire(5, UInt(_U64))
     minutes: int = wire(6, UInt(MAX_BYPASS_MINUTES), default=0)
     asked_by: str = wire(7, Text(64), default="")
+    moment: Moment | None = wire(8, Choice(Moment), default=None)
 
     def check(self) -> None:
-        """Check that the command does not live longer than a day."""
+        """Check that the command does not live longer than a day, and has what its verb needs and nothing else."""
         if not 0 < self.expires_s - self.issued_s <= MAX_LIFE_S:
             raise MalformedError(f"a command expires within {MAX_LIFE_S} s after it is issued")
+        if (self.verb is Verb.REBOOT) is not (self.moment is not None):
+            raise MalformedError("a restart, and nothing else, has its moment")
+        if self.verb is Verb.REBOOT and self.minutes:
+            raise MalformedError("a restart has no minutes")
+        if self.verb is Verb.IDENTIFY and self.minutes > MAX_IDENTIFY_MINUTES:
+            raise MalformedError(f"{self.minutes} minutes of blinking are too many, at most {MAX_IDENTIFY_MINUTES}")

@@ -19,6 +19,7 @@ import pytest
 from omamori_agent.address import service
 from omamori_agent.gate import Gate
 from omamori_agent.gate.layout import MapName
+from omamori_agent.lamp import read_moment
 from omamori_ota import cli
 from omamori_ota.broker import BrokerAddress, publish
 from omamori_ota.clock import system_clock
@@ -75,6 +76,10 @@ class Operator:
         return cli.main(
             ["command", "bypass", str(self.keys), *self._where, "--minutes", str(minutes), "--asked-by", "佐藤"]
         )
+
+    def order(self, *words: str) -> int:
+        """Send a command as a person does; returns the exit status."""
+        return cli.main(["command", words[0], str(self.keys), *self._where, *words[1:], "--asked-by", "佐藤"])
 
     def send(self, signed: bytes, leaf: Leaf = Leaf.DESIRED) -> None:
         """Send bytes as somebody who may write to the broker, and no more, could."""
@@ -271,6 +276,34 @@ def test_same_command_twice_and_an_expired_one(site: Site, cloud: Cloud, operato
     operator.send(signed[:-1] + bytes([signed[-1] ^ 1]), Leaf.COMMAND)
     eventually(lambda: any("command refused" in text for text in cloud.texts), what=site.log)
     assert gate.bypass_until() is None
+
+
+def test_identify_and_restart_commands(site: Site, cloud: Cloud, operator: Operator, gate: Gate) -> None:
+    lamp = site.paths.leds / "box:green:status"
+    lamp.mkdir(parents=True)
+    (lamp / "brightness").write_text("0")
+    site.paths.restart_request.parent.mkdir(parents=True)
+    site.start()
+    eventually(lambda: cloud.reports, what=site.log)
+    assert operator.order("identify", "--minutes", "3") == 0
+    eventually(lambda: cloud.reports[-1].command_state is PartState.APPLIED, what=site.log)
+    left_s = read_moment(site.paths.identify) - time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert 60 < left_s <= 181
+    assert f"this is {DEVICE}, asks 佐藤" in site.paths.console.read_text()
+    assert operator.order("reboot") == 0  # in a window that nobody has agreed on
+    eventually(lambda: cloud.reports[-1].command_state is PartState.REFUSED, what=site.log)
+    assert "no window is agreed" in (cloud.reports[-1].command_reason or "")
+    assert operator.order("reboot", "--when", "now") == 0
+    eventually(site.paths.restart_request.exists, what=site.log)
+    eventually(lambda: cloud.reports[-1].command_reason == "restarts now", what=site.log)
+    assert cloud.reports[-1].command_state is PartState.PENDING
+    site.kill()  # and the box is another one: nothing in memory is left
+    site.paths.restart_request.unlink()
+    site.paths.boot_id.write_text("6a0c4d9e-7b1a-4c55-9d0e-1f2a3b4c5d6e\n")
+    site.start()
+    eventually(lambda: cloud.reports[-1].command_state is PartState.APPLIED, what=site.log)
+    eventually(lambda: "the box was restarted, as 佐藤 asked" in cloud.texts, what=site.log)
+    assert not site.paths.restart_request.exists()
 
 
 def test_address_that_does_not_work_comes_back(site: Site, cloud: Cloud, operator: Operator, gate: Gate) -> None:

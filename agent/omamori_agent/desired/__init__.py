@@ -1,8 +1,8 @@
 """Desired state and commands: signed for this box, judged whole, kept on disk, applied part by part, reported.
 
-`verify` holds the rules, `store` the files, `progress` the parts, `commands` and `bypass` what a command does, `worker`
-puts them together. The parts are `policy` and `exemptions` here, the address in `omamori_agent.address`, and whatever
-`build` is given.
+`verify` holds the rules, `store` the files, `progress` the parts; `commands` does commands, with `bypass`, `identify`
+and `reboot`; `worker` puts them together. The parts are `policy` and `exemptions` here, the address in
+`omamori_agent.address`, and whatever `build` is given.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from omamori_agent.config import AgentConfig
 from omamori_agent.errors import SetupError
 from omamori_agent.files import read_bounded
 from omamori_agent.gate import Gate
+from omamori_agent.lamp import lamps
 from omamori_agent.ports import Clock, Outbox
+from omamori_hw.supervisor.abilities import SysfsLeds
 from omamori_protocol.cose import MAX_PUBLIC_KEY_BYTES, load_public_keys
+from omamori_protocol.desired import FirmwareWindow
 from omamori_protocol.errors import ProtocolError
 
 from .bypass import Bypass
@@ -27,10 +30,12 @@ from .commands import Commands
 from .errors import CommandRefusedError, DocumentRefusedError, PendingError
 from .exemptions import ExemptionsPart, RulePort
 from .gate_port import Steering, SteeringPort
+from .identify import Identify
 from .limits import DesiredLimits
 from .part import Part
 from .policy import PolicyPart
 from .progress import Progress
+from .reboot import Reboot
 from .store import DesiredStore
 from .worker import DesiredWorker, EventDesk
 
@@ -75,12 +80,15 @@ def load_keys(config: AgentConfig) -> list[Ed25519PublicKey]:
 
 @dataclasses.dataclass
 class _Late:
-    """The version in force, for a part that is made before the worker."""
+    """What is in force, for what is made before the worker."""
 
     worker: DesiredWorker | None = None
 
     def version(self) -> int:
         return self.worker.version if self.worker is not None else 0
+
+    def window(self) -> FirmwareWindow | None:
+        return self.worker.window() if self.worker is not None else None
 
 
 def build(
@@ -92,6 +100,8 @@ def build(
     parts: Callable[[Callable[[], int]], Sequence[Part]] = lambda _version: (),
     gate: SteeringPort | None = None,
     limits: DesiredLimits | None = None,
+    busy: Callable[[], str] = lambda: "",
+    console: Callable[[str], None] = lambda _line: None,
 ) -> DesiredWorker:
     """Make the worker; nothing is touched before it runs.
 
@@ -103,6 +113,8 @@ def build(
         parts: Makes the parts besides policy and exemptions; given what returns the version in force.
         gate: The gate; a parameter for tests.
         limits: Bounds and intervals; the defaults are those of the product.
+        busy: Returns what a restart of the box would disturb; nothing if it would not.
+        console: Writes one line on the console.
     """
     limits = limits or DesiredLimits()
     gate = gate or Steering(lambda: Gate(config.paths.bpf))
@@ -117,14 +129,35 @@ def build(
         poll_s=limits.poll_s,
         retry_cap_s=limits.retry_cap_s,
     )
-    bypass = Bypass(
-        config.paths.desired / "bypass.json", gate, boot_id=boot_id(config), boottime_s=boottime_s, tell=events.tell
+    boot = boot_id(config)
+    bypass = Bypass(config.paths.desired / "bypass.json", gate, boot_id=boot, boottime_s=boottime_s, tell=events.tell)
+    leds = SysfsLeds(config.paths.leds)
+    identify = Identify(
+        config.paths.identify,
+        lamps=lambda: lamps(leds.names()),
+        device=config.device,
+        boottime_s=boottime_s,
+        console=console,
+        tell=events.tell,
+    )
+    reboot = Reboot(
+        config.paths.desired / "reboot.json",
+        config.paths.restart_request,
+        boot_id=boot,
+        clock=clock,
+        # The clock has a floor, the image's build time; what it says at the floor was never set by anybody.
+        is_clock_known=lambda: clock.now() > config.release.build_time,
+        window=late.window,
+        busy=busy,
+        tell=events.tell,
     )
     commands = Commands(
         device=config.device,
         keys=keys,
         store=store,
         bypass=bypass,
+        identify=identify,
+        reboot=reboot,
         clock=clock,
         maximum=limits.max_remembered_commands,
     )

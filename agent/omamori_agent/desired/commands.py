@@ -18,6 +18,8 @@ from omamori_protocol.command import Command, Verb
 
 from .bypass import Bypass
 from .errors import CommandRefusedError
+from .identify import Identify
+from .reboot import Outcome, Reboot
 from .store import DesiredStore, RememberedCommands
 from .verify import open_command
 
@@ -32,6 +34,8 @@ class Commands:
         keys: Keys that may sign commands.
         store: Remembers what was done.
         bypass: Does `Verb.BYPASS`.
+        identify: Does `Verb.IDENTIFY`.
+        reboot: Does `Verb.REBOOT`.
         clock: Unix time.
         maximum: How many commands are remembered.
     """
@@ -43,6 +47,8 @@ class Commands:
         keys: Sequence[Ed25519PublicKey],
         store: DesiredStore,
         bypass: Bypass,
+        identify: Identify,
+        reboot: Reboot,
         clock: Clock,
         maximum: int,
     ) -> None:
@@ -50,8 +56,24 @@ class Commands:
         self._keys = keys
         self._store = store
         self._bypass = bypass
+        self._identify = identify
+        self._reboot = reboot
         self._clock = clock
         self._maximum = maximum
+
+    def load(self) -> None:
+        """Go on with what an earlier agent began."""
+        self._bypass.load()
+        self._reboot.load()
+
+    def tend(self) -> None:
+        """See to what was begun and is not over."""
+        self._bypass.tend()
+        self._reboot.tend()
+
+    def waiting(self) -> Outcome | None:
+        """Return the last command that is not done when it is taken: its id, how far it is, and why."""
+        return self._reboot.outcome()
 
     def take(self, signed: bytes) -> Command | None:
         """Do a command.
@@ -83,3 +105,7 @@ class Commands:
         match command.verb:
             case Verb.BYPASS:
                 self._bypass.begin(command.minutes, command.asked_by)
+            case Verb.IDENTIFY:
+                self._identify.begin(command.minutes, command.asked_by)
+            case Verb.REBOOT:
+                self._reboot.begin(command)

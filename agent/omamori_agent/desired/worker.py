@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from omamori_agent.errors import TransientError
 from omamori_agent.ports import Clock, Outbox
 from omamori_agent.text import clean_text
+from omamori_protocol.desired import FirmwareWindow
 from omamori_protocol.messages import Event
 from omamori_protocol.reported import MAX_REASON_LENGTH, PartName, PartState, Reported
 from omamori_protocol.vocabulary import EventKind, Severity
@@ -101,7 +102,7 @@ class DesiredWorker:
         store: The files.
         progress: The parts.
         commands: Does commands.
-        bypass: Looked after here.
+        bypass: Its end is part of the report.
         events: Where lines for the cloud go.
         clock: Time.
         limits: Bounds and intervals.
@@ -176,6 +177,11 @@ class DesiredWorker:
         """Version of the document in force; 0 without one."""
         return self._in_force.document.version if self._in_force else 0
 
+    def window(self) -> FirmwareWindow | None:
+        """Return when the box may restart by the document in force; None if it does not say."""
+        firmware = self._in_force.document.firmware if self._in_force else None
+        return firmware.window if firmware is not None else None
+
     def subscribe(self, listener: Callable[[], None]) -> None:
         """Call `listener` when the report has changed; it must not block."""
         self._listeners.append(listener)
@@ -192,7 +198,7 @@ class DesiredWorker:
     def start(self) -> None:
         """Take up what was in force."""
         self._in_force = self._store.load(self._keys, self._device)
-        self._bypass.load()
+        self._commands.load()
         if self._in_force is not None:
             logger.info("desired state %d is in force", self.version)
             self._progress.begin()
@@ -210,7 +216,7 @@ class DesiredWorker:
             self._take_document(document)
         for command in waiting:
             self._take_command(command)
-        self._bypass.tend()
+        self._commands.tend()
         if self._in_force is not None:
             for name, is_due in self._dues.items():
                 if is_due():
@@ -287,6 +293,9 @@ class DesiredWorker:
     def _publish(self) -> None:
         left_s = self._bypass.passing_s()
         refusal = self._store.refusal
+        waiting = self._commands.waiting()
+        if waiting is not None and (self._command is None or self._command[0] == waiting[0]):
+            self._command = waiting
         number, state, reason = self._command or (None, None, None)
         until_s = self._report.bypass_until_s if self._report is not None else None
         if left_s <= 0:

@@ -36,10 +36,11 @@ _CANARY_TRIES = 10
 
 @dataclasses.dataclass(frozen=True)
 class FirmwareFeature:
-    """What `build` made: the worker, and the desired state's part."""
+    """What `build` made: the worker, the desired state's part, and what a restart would disturb."""
 
     workers: Sequence[Worker]
     part: FirmwarePart
+    busy: Callable[[], str]
 
 
 def build(
@@ -128,7 +129,7 @@ def build(
         roothash=running_roothash(config),
         limits=limits,
     )
-    return FirmwareFeature([worker], FirmwarePart(desk))
+    return FirmwareFeature([worker], FirmwarePart(desk), desk.busy)
 
 
 def running_roothash(config: AgentConfig) -> str:

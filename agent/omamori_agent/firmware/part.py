@@ -46,6 +46,14 @@ class FirmwareDesk:
         with self._lock:
             self._record, self._running, self._is_final = record, running, is_final
 
+    def busy(self) -> str:
+        """Return what a restart of the box would disturb now; nothing if it would not."""
+        with self._lock:
+            record = self._record
+        if record is None or record.state not in {FirmwareState.INSTALLING, FirmwareState.TRYING}:
+            return ""
+        return f"firmware {record.version} is {record.state.word}"
+
     def judge(self, settings: FirmwareSettings | None) -> None:
         """Return if the box runs what it shall run.
 

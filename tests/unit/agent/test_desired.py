@@ -17,10 +17,14 @@ from omamori_agent.errors import RejectedError, TransientError
 from omamori_agent.feed import RuleExclusion
 from omamori_agent.report import box_report
 from omamori_protocol import cbor, cose
+from omamori_protocol.command import Command, Moment, Verb
 from omamori_protocol.desired import (
     DesiredState,
     Exemption,
     ExemptionKind,
+    FirmwareSettings,
+    FirmwareWindow,
+    Metered,
     Policy,
     WifiSecurity,
     WifiSettings,
@@ -42,6 +46,15 @@ WIFI = WifiSettings(
     country="JP",
     security=WifiSecurity.WPA2,
     isolation=False,
+)
+
+FIRMWARE = FirmwareSettings(
+    version="2026.11.1",
+    window=FirmwareWindow(days=127, start_min=120, length_min=60, zone="Asia/Tokyo"),
+    max_wait_s=0,
+    metered=Metered.ASK,
+    rate_kbps=0,
+    owner_refuses_scheduled=False,
 )
 
 
@@ -501,6 +514,41 @@ def test_button_that_lets_everything_pass_is_reported(box: Box) -> None:
     box.gate.is_there = False
     box.worker.step()
     assert box.report.bypass_until_s is None
+
+
+def test_restart_in_the_window_of_the_document_is_reported_until_it_is_done(box: Box) -> None:
+    def reboot(number: int) -> bytes:
+        made = Command(
+            device=DEVICE,
+            command_id=bytes([number] * 8),
+            verb=Verb.REBOOT,
+            issued_s=1_789_999_999,
+            expires_s=1_790_000_599,
+            moment=Moment.WINDOW,
+        )
+        return cose.seal(made.encode(), KEY, cose.COMMAND_CONTEXT)
+
+    box.config.paths.restart_request.parent.mkdir(parents=True)
+    box.worker.offer_command(reboot(1))
+    box.worker.step()
+    assert (box.report.command_id, box.report.command_state) == (bytes([1] * 8), PartState.REFUSED)
+    box.deliver(sealed(document(firmware=FIRMWARE)))
+    box.worker.offer_command(reboot(2))
+    box.worker.step()
+    assert (box.report.command_id, box.report.command_state) == (bytes([2] * 8), PartState.PENDING)
+    assert box.report.command_reason == "the window opens 2026-09-22 02:00 Asia/Tokyo"
+    box.clock.advance(3 * 3600)
+    box.worker.step()
+    assert box.config.paths.restart_request.exists()
+    box.config.paths.restart_request.unlink()
+    box.config.paths.boot_id.write_text("another\n")
+    box.restart()
+    box.worker.step()
+    assert (box.report.command_id, box.report.command_state) == (bytes([2] * 8), PartState.APPLIED)
+    assert box.report.command_reason is None
+    box.clock.advance(24 * 3600)
+    box.worker.step()
+    assert not box.config.paths.restart_request.exists()
 
 
 def test_status_command_tells_version_and_refusal(box: Box) -> None:

@@ -72,11 +72,46 @@ def test_it_blinks_until_the_code_is_gone_and_leaves_the_lamp_dark(
                 code.write_text("0\n")
             return False
 
-    lamp.blink(code, leds, Stop())
+    lamp.blink(code, leds, Stop(), identify=tmp_path / "identify")
     assert seen.count("255") % (7 + 1 + 2 + 1) == 0
     assert (tmp_path / "leds/box:red:fault/brightness").read_text() == "0"
 
 
 def test_a_board_without_a_lamp_is_fine(tmp_path: Path) -> None:
     (tmp_path / "code").write_text("7121\n")
-    lamp.blink(tmp_path / "code", board(tmp_path / "leds"), threading.Event())
+    lamp.blink(tmp_path / "code", board(tmp_path / "leds"), threading.Event(), identify=tmp_path / "identify")
+
+
+def test_which_box_it_is_goes_before_the_code_and_ends_by_itself(tmp_path: Path) -> None:
+    leds, code, identify = board(tmp_path / "leds", "box:red:fault"), tmp_path / "code", tmp_path / "identify"
+    code.write_text("7121\n")
+    now_s = [1000.0]
+    steps: list[tuple[str, float]] = []
+
+    class Stop(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            assert timeout is not None
+            now_s[0] += timeout
+            steps.append(((tmp_path / "leds/box:red:fault/brightness").read_text().strip(), timeout))
+            if len(steps) == 2:  # in the pause before the first digit: somebody asks
+                identify.write_text(f"{int(now_s[0]) + 2}\n")
+            if now_s[0] > 1030:
+                code.write_text("0\n")
+            return False
+
+    lamp.blink(code, leds, Stop(), identify=identify, boottime_s=lambda: now_s[0])
+    fast = [lit for lit, seconds in steps if seconds == lamp.IDENTIFY_S]
+    assert fast[:4] == ["255", "0", "255", "0"]
+    assert 1.0 <= len(fast) * lamp.IDENTIFY_S <= 2.25
+    assert [seconds for _lit, seconds in steps[:2]] == [lamp.BEGIN_S, lamp.ON_S]
+    assert steps[2][1] == lamp.IDENTIFY_S  # at once, not after the code
+    assert steps[-1][1] != lamp.IDENTIFY_S  # the code came back, whole
+    assert (tmp_path / "leds/box:red:fault/brightness").read_text() == "0"
+
+
+@pytest.mark.parametrize("text", ["", "0\n", "x\n", "-1\n", "12345678901234567\n", "１２\n", "999\n"])
+def test_what_is_no_moment_or_is_over_is_not_shown(tmp_path: Path, text: str) -> None:
+    (tmp_path / "identify").write_text(text)
+    stop = threading.Event()
+    leds = board(tmp_path / "leds", "box:red:fault")
+    lamp.blink(tmp_path / "code", leds, stop, identify=tmp_path / "identify", boottime_s=lambda: 1000.0)

@@ -16,7 +16,7 @@ from omamori_ota.keys import KeyDirectory
 from omamori_ota.settings_file import MAX_BYTES, parse_settings, render_settings
 from omamori_ota.signed import DesiredDesk
 from omamori_protocol import cose
-from omamori_protocol.command import Command, Verb
+from omamori_protocol.command import Command, Moment, Verb
 from omamori_protocol.desired import DesiredState, ExemptionKind, Metered, WifiSecurity
 
 from .conftest import ManualClock
@@ -208,7 +208,18 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert json.loads(capsys.readouterr().out) == shown
     assert shown["wifi"]["passphrase"] == "(hidden)"
     assert cli.main(["command", "bypass", *box, "--minutes", "5", "--out", str(out)]) == 0
-    assert "minutes=5 command=" in capsys.readouterr().out
+    assert "bypass device=ZA35-000001 minutes=5 command=" in capsys.readouterr().out
+    assert cli.main(["command", "identify", *box, "--out", str(out)]) == 0
+    assert "identify device=ZA35-000001 minutes=5 command=" in capsys.readouterr().out
+    assert cli.main(["command", "reboot", *box, "--out", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["when"] == "window"
+    assert cli.main(["command", "reboot", *box, "--when", "now", "--asked-by", "佐藤", "--out", str(out)]) == 0
+    assert "reboot device=ZA35-000001 when=now command=" in capsys.readouterr().out
+    (key,) = cose.load_public_keys((tmp_path / "keys/trust/desired.pem").read_bytes())
+    command = Command.decode(cose.unseal(out.read_bytes(), [key], cose.COMMAND_CONTEXT, max_bytes=Command.MAX_BYTES))
+    assert (command.verb, command.moment, command.asked_by) == (Verb.REBOOT, Moment.NOW, "佐藤")
+    assert cli.main(["command", "identify", *box, "--minutes", "61", "--out", str(out)]) == 1
+    assert "at most 60" in capsys.readouterr().err
 
 
 def test_command_line_that_would_reach_nobody_signs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omamori_protocol import cbor, command, desired, reported
-from omamori_protocol.command import Command, Verb
+from omamori_protocol.command import Command, Moment, Verb
 from omamori_protocol.cose import OVERHEAD_BYTES
 from omamori_protocol.desired import (
     MAX_EXEMPTIONS,
@@ -410,6 +410,11 @@ COMMAND = Command(
         {"asked_by": "x" * 65},
         {"asked_by": "a\nb"},
         {"device": "zz"},
+        {"moment": Moment.NOW},
+        {"verb": Verb.IDENTIFY, "minutes": command.MAX_IDENTIFY_MINUTES + 1},
+        {"verb": Verb.IDENTIFY, "moment": Moment.NOW},
+        {"verb": Verb.REBOOT, "minutes": 0},
+        {"verb": Verb.REBOOT, "moment": Moment.NOW},
     ],
 )
 def test_command_that_cannot_be(changes: dict[str, Any]) -> None:
@@ -419,11 +424,14 @@ def test_command_that_cannot_be(changes: dict[str, Any]) -> None:
 
 
 def test_verbs_are_a_closed_list() -> None:
-    assert {verb.word: verb.value for verb in Verb} == {"bypass": 1}
+    assert {verb.word: verb.value for verb in Verb} == {"bypass": 1, "identify": 2, "reboot": 3}
+    assert {moment.word: moment.value for moment in Moment} == {"now": 1, "window": 2, "never": 3}
     with pytest.raises(MalformedError):
-        Command.decode(cbor.encode({**body(COMMAND), 3: 2}))
+        Command.decode(cbor.encode({**body(COMMAND), 3: 4}))
+    with pytest.raises(MalformedError):
+        Command.decode(cbor.encode({**body(COMMAND), 3: 3, 6: 0, 8: 4}))
     with pytest.raises(MalformedError, match="unknown key"):
-        Command.decode(cbor.encode({**body(COMMAND), 8: "reboot"}))
+        Command.decode(cbor.encode({**body(COMMAND), 9: "sh"}))
 
 
 def test_numbers_on_the_wire_never_change() -> None:
