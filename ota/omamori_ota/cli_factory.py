@@ -180,7 +180,7 @@ def add_register(parser: argparse.ArgumentParser) -> None:
 
 def list_places(options: argparse.Namespace) -> ListPlaces:
     """Return what `add_lists` has added."""
-    return ListPlaces(file=options.crl, directory=options.crl_dir, broker_pid=options.broker_pid)
+    return ListPlaces(file=options.crl, directory=options.crl_dir, broker_pid=options.broker_pid, carry=options.carry)
 
 
 def add_lists(parser: argparse.ArgumentParser) -> None:
@@ -189,6 +189,12 @@ def add_lists(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--crl-dir", metavar="DIR", type=Path, help="RabbitMQ's directory of lists, written anew")
     parser.add_argument(
         "--broker-pid", metavar="FILE", type=Path, help="mosquitto's pid_file: let it read the list now (SIGHUP)"
+    )
+    parser.add_argument(
+        "--carry",
+        metavar="PROGRAM",
+        type=Path,
+        help="run it with the written file and directory: takes them to brokers on other machines, or fails",
     )
 
 

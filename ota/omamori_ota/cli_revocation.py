@@ -25,10 +25,11 @@ def _revoke(options: argparse.Namespace) -> None:
     serial = check_device_id(options.serial)
     broker = None
     if options.broker is not None:
-        is_told = options.crl_dir is not None or (options.crl is not None and options.broker_pid is not None)
+        is_read = options.broker_pid is not None or options.carry is not None
+        is_told = options.crl_dir is not None or (options.crl is not None and is_read)
         if options.tls_dir is None or not is_told:
             raise RejectedError(
-                "--broker needs --tls-dir, and --crl with --broker-pid or --crl-dir",
+                "--broker needs --tls-dir, and --crl-dir, or --crl with --broker-pid or --carry",
                 hint="else the box would be back a moment later",
             )
         broker = BrokerAddress.parse(options.broker, options.tls_dir)

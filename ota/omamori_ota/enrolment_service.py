@@ -106,7 +106,10 @@ class ListKeeper:
     def step(self) -> None:
         """Do what is due; what fails is logged, and tried again some minutes later."""
         now = self._clock()
-        if (self._not_before is not None and now < self._not_before) or not self._config.lists.is_due(self._clock):
+        if self._not_before is None:
+            if not self._config.lists.is_due(self._clock):
+                return
+        elif now < self._not_before:  # afterwards in any case: lists may be new and not yet on all machines
             return
         try:
             keys = KeyDirectory(self._config.keys)

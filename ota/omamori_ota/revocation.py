@@ -40,6 +40,7 @@ _BACKDATED = timedelta(hours=1)
 _MAX_PID_BYTES, _MAX_PID_DIGITS = 32, 9
 _BROKER = "mosquitto"
 _REHASH_S = 30.0
+_CARRY_S = 120.0  # a handful of machines, one of which may not answer
 
 
 def revoke(registry: Registry, serial: str, reason: RevocationReason, clock: Clock) -> int:
@@ -141,18 +142,28 @@ class ListPlaces:
         file: mosquitto's `crlfile`.
         directory: RabbitMQ's directory.
         broker_pid: mosquitto's `pid_file`, to tell it.
+        carry: Program of the operator that takes the file and the directory, which are its arguments, to brokers on
+            other machines. It fails unless all of them have them.
     """
 
     file: Path | None = None
     directory: Path | None = None
     broker_pid: Path | None = None
+    carry: Path | None = None
 
     def publish(self, keys: KeyDirectory, registry: Registry, clock: Clock) -> None:
-        """Write the lists anew and tell the broker; raises as the functions of this module."""
+        """Write the lists anew, carry them, tell the broker; raises as the functions of this module.
+
+        Raises:
+            ProgramError: The lists are written, but were not carried everywhere; again does no harm.
+        """
         if self.file is not None:
             publish_lists(keys, registry, clock, self.file)
         if self.directory is not None:
             publish_directory(keys, registry, clock, self.directory)
+        places = [place for place in (self.file, self.directory) if place is not None]
+        if self.carry is not None and places:
+            run([self.carry, *places], timeout_s=_CARRY_S)
         if self.broker_pid is not None:
             tell_broker(self.broker_pid)
 

@@ -19,7 +19,7 @@ from omamori_ota import revocation
 from omamori_ota.boxes import RevocationReason
 from omamori_ota.enrolment_server import ServerLimits
 from omamori_ota.enrolment_service import ListKeeper, ServiceConfig
-from omamori_ota.errors import RejectedError, SetupError, TransientError
+from omamori_ota.errors import ProgramError, RejectedError, SetupError, TransientError
 from omamori_ota.files import write_atomic
 from omamori_ota.keys import DEVICE_CA, SERVICE_CA, KeyDirectory
 from omamori_ota.registry import Registry
@@ -146,6 +146,52 @@ def test_lists_are_renewed_every_day_and_what_fails_is_tried_again(
     site.clock.advance(minutes=11)
     keeper.step()
     assert (directory / "device-ca.pem").exists()
+
+
+def carrier(tmp_path: Path, target: Path) -> Path:
+    """Return a program that copies what it is given to `target`, which is its only fault when it is missing."""
+    program = tmp_path / "carry"
+    program.write_text(f'#!/bin/sh\nexec cp -rL "$@" {target}/\n')
+    program.chmod(0o755)
+    return program
+
+
+def test_lists_are_carried_to_other_machines_until_they_are_there(
+    site: Site, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, directory, target = tmp_path / "revoked.pem", tmp_path / "lists", tmp_path / "there"
+    directory.mkdir()
+    places = revocation.ListPlaces(file=file, directory=directory, carry=carrier(tmp_path, target))
+    with pytest.raises(ProgramError, match="carry ended with status"):
+        places.publish(site.keys, site.registry, site.clock)
+    config = ServiceConfig(
+        keys=site.keys.path,
+        registry=site.registry.path,
+        listen=("127.0.0.1", 0),
+        tls_directory=tmp_path,
+        limits=ServerLimits(),
+        lists=places,
+    )
+    keeper = ListKeeper(config, site.clock)
+    site.clock.advance(hours=25)
+    keeper.step()
+    for path in (file, directory / "device-ca.pem"):  # the test's clock is not the disk's
+        os.utime(path, (site.clock().timestamp(),) * 2)
+    assert caplog.text.count("cannot be renewed") == 1
+    assert not places.is_due(site.clock)
+    target.mkdir()
+    keeper.step()
+    assert not list(target.iterdir()), "not at once"
+    site.clock.advance(minutes=11)
+    keeper.step()
+    assert (target / "revoked.pem").read_bytes() == file.read_bytes()
+    assert (target / "lists/device-ca.pem").read_bytes() == (directory / "device-ca.pem").read_bytes()
+
+
+def test_a_carrier_that_is_not_there_is_named(site: Site, tmp_path: Path) -> None:
+    places = revocation.ListPlaces(file=tmp_path / "revoked.pem", carry=tmp_path / "absent")
+    with pytest.raises(SetupError, match="absent"):
+        places.publish(site.keys, site.registry, site.clock)
 
 
 def test_list_made_before_a_revocation_is_not_written_after_it(
