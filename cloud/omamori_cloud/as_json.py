@@ -25,6 +25,7 @@ from .facts import (
     OutageFacts,
     ServiceOutageFacts,
     SettingsFacts,
+    SupervisorFacts,
     WorkerFacts,
 )
 from .health import Health
@@ -72,7 +73,31 @@ def box_object(box: BoxFacts, health: Health, name: str | None) -> dict[str, Any
         "refused_messages": box.refused,
         "trouble": None if not box.trouble else trouble_object(box.trouble),
         "outage": None if box.outage is None else outage_object(box.outage),
+        "supervisor": None if box.supervisor is None else supervisor_object(box.supervisor),
     }
+
+
+def supervisor_object(told: SupervisorFacts) -> dict[str, Any]:
+    """Return what a box told of its supervisor; counts are since the supervisor's start."""
+    return {
+        "answers": told.answers,
+        "version": told.chip,
+        "temperature": {"celsius": told.celsius, "at": _time(told.celsius_ms)},
+        "rail": {"millivolts": told.millivolts, "at": _time(told.millivolts_ms)},
+        "wire": {
+            "through": told.through,
+            "moves": told.moves,
+            "past_s": told.past_s,
+            "lease_ms": told.lease_ms,
+        },
+        "resets": told.resets,
+        "restarts": told.restarts,
+        "power": _power(told.power_kind, told.power_serial, told.power_ms),
+    }
+
+
+def _power(kind: WireEnum | None, serial: int | None, length_ms: int | None) -> dict[str, Any] | None:
+    return None if kind is None else {"kind": kind.word, "number": serial, "length_ms": length_ms}
 
 
 def trouble_object(code: int) -> dict[str, Any]:
@@ -196,6 +221,7 @@ def event_object(event: EventFacts) -> dict[str, Any]:
         **_origin(event),
         "kind": event.kind.word,
         "feed": {"serial": event.feed_serial, "state": _word(event.feed_state)},
+        "power": _power(event.power_kind, event.power_serial, event.power_ms),
         "text": event.text,
     }
 

@@ -18,6 +18,7 @@ from omamori_protocol.vocabulary import (
     FirmwareReason,
     FirmwareState,
     Function,
+    PowerKind,
     Presence,
     Severity,
     Slot,
@@ -134,12 +135,37 @@ class WorkerFacts:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class SupervisorFacts:
+    """What a box told of its supervisor; see `omamori_protocol.messages.SupervisorState`.
+
+    Temperature and rail come with heartbeats, one at a time: each with when that was.
+    """
+
+    answers: bool
+    chip: str | None = None
+    through: bool | None = None
+    moves: int | None = None
+    past_s: int | None = None
+    resets: int | None = None
+    restarts: int | None = None
+    power_serial: int | None = None
+    power_kind: PowerKind | None = None
+    power_ms: int | None = None
+    lease_ms: int | None = None
+    celsius: int | None = None
+    celsius_ms: int | None = None
+    millivolts: int | None = None
+    millivolts_ms: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class BoxFacts:
     """A box as its newest messages describe it; None is "it has not said".
 
     Firmware, slot and feed are from the newer of state and heartbeat. `refused` counts messages not taken in. `ledger`
     holds what ever passed uninspected, by reason; `update` the last word about a firmware update. `trouble` is the code
-    of what is wrong around the box (see `omamori_protocol.trouble`), `outage` the absence that lasts.
+    of what is wrong around the box (see `omamori_protocol.trouble`), `outage` the absence that lasts. `supervisor` is None
+    on boards without one.
     """
 
     device: str
@@ -170,6 +196,7 @@ class BoxFacts:
     update: FirmwareFacts | None = None
     trouble: int | None = None
     outage: OutageFacts | None = None
+    supervisor: SupervisorFacts | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -201,6 +228,9 @@ class EventFacts:
     feed_serial: int | None = None
     feed_state: FeedState | None = None
     text: str | None = None
+    power_kind: PowerKind | None = None
+    power_serial: int | None = None
+    power_ms: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -110,6 +110,8 @@ def _decode(leaf: Leaf, payload: bytes) -> Heartbeat | State | Event | Reported:
         and (not body.firmware or body.firmware_state is None)
     ):
         raise MalformedError("a firmware event without version or state")
+    if isinstance(body, Event) and body.kind is EventKind.POWER and body.power_kind is None:
+        raise MalformedError("a power event without a kind")
     return body
 
 

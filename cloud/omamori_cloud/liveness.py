@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 
 from omamori_protocol.trouble import trouble_of
-from omamori_protocol.vocabulary import Leaving, RunEnd, WireEnum
+from omamori_protocol.vocabulary import Leaving, PowerKind, RunEnd, WireEnum
 
 Evidence = dict[str, int | str]
 
@@ -97,6 +97,8 @@ class Return:
         last_end: How the run before ended.
         away_s: How long its agent was without a connection.
         trouble: Code of the gravest trouble that it saw meanwhile.
+        power: What its supervisor saw of the power when this run of it began; None without a supervisor.
+        power_ms: For how long the power had been away; 0 where nobody could measure it.
     """
 
     at_ms: int
@@ -105,6 +107,8 @@ class Return:
     last_end: RunEnd | None = None
     away_s: int | None = None
     trouble: int | None = None
+    power: PowerKind | None = None
+    power_ms: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -157,6 +161,10 @@ def judge_return(absence: Absence, back: Return, crowd: Crowd, config: LivenessC
             evidence[name] = value
     if back.last_end is not None:
         evidence["last_end"] = back.last_end.word
+    if back.power is not None and _has_restarted(absence, back):
+        evidence["power"] = back.power.word
+        if back.power_ms:
+            evidence["power_ms"] = back.power_ms
     return Verdict(reason=_judge_return(absence, back, crowd, config), evidence=evidence)
 
 
@@ -166,17 +174,25 @@ def _judge_return(absence: Absence, back: Return, crowd: Crowd, config: Liveness
     otherwise = OutageReason.UNKNOWN if absence.leaving is None else OutageReason.MAINTENANCE
     if back.uptime_s is None:
         return otherwise
-    if back.uptime_s >= (back.at_ms - absence.start_ms) / 1000:
+    if not _has_restarted(absence, back):
         # It had been on since before we last heard it.
         return OutageReason.PROGRAM if absence.leaving is None else OutageReason.MAINTENANCE
     return _judge_restart(absence, back) or otherwise
+
+
+def _has_restarted(absence: Absence, back: Return) -> bool:
+    """Tell whether the box started anew after we last heard it."""
+    lasted_s = (back.at_ms - absence.start_ms) / 1000
+    return not back.is_same_run and back.uptime_s is not None and back.uptime_s < lasted_s
 
 
 def _judge_restart(absence: Absence, back: Return) -> OutageReason | None:
     """Return why a box started anew; None if it does not say."""
     if back.last_end in (RunEnd.WATCHDOG, RunEnd.PANIC):
         return OutageReason.CRASH
-    if back.last_end is RunEnd.ABRUPT:
+    if back.last_end is RunEnd.ABRUPT and back.power is PowerKind.NONE:
+        return OutageReason.CRASH  # the supervisor saw that the power stayed; something reset the box
+    if back.last_end is RunEnd.ABRUPT or (back.last_end is not RunEnd.ORDERLY and back.power):
         # Who has no line pulls the plug, because that helps so often: the line came first.
         return OutageReason.LINE if _is_about_line(back.trouble) else OutageReason.POWER
     if absence.leaving is Leaving.OFF:

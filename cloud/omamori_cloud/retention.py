@@ -58,6 +58,8 @@ def span_of(beat: Mapping[str, Any], length_s: int) -> dict[str, Any]:
         "agent_rss_kib_max": beat["agent_rss_kib"],
         "memory_available_kib_min": beat["memory_available_kib"],
         "spool_depth_max": beat["spool_depth"],
+        "celsius_max": beat["celsius"],
+        "millivolts_min": beat["millivolts"],
     }
 
 
@@ -77,5 +79,9 @@ def merge(spans: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         sums = {name: result[name] + span[name] for name in ("beats", "inspecting", "busy_sum")}
         most = {name: max(result[name], span[name]) for name in ("busy_max", "agent_rss_kib_max", "spool_depth_max")}
         least = min(result["memory_available_kib_min"], span["memory_available_kib_min"])
-        result = {**newer, **sums, **most, "memory_available_kib_min": least}
+        extremes = {
+            name: choose((one[name] for one in (result, span) if one[name] is not None), default=None)
+            for name, choose in (("celsius_max", max), ("millivolts_min", min))
+        }
+        result = {**newer, **sums, **most, **extremes, "memory_available_kib_min": least}
     return result

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from .record import Choice, Octets, Record, Text, UInt, wire
+from .record import Choice, Flag, Int, Nested, Octets, Record, Text, UInt, wire
 from .trouble import MAX_CODE
 from .vocabulary import (
     Action,
@@ -20,6 +20,7 @@ from .vocabulary import (
     FirmwareState,
     Function,
     Leaving,
+    PowerKind,
     Presence,
     RunEnd,
     Severity,
@@ -37,6 +38,9 @@ class Heartbeat(Record):
     `sent_s` is Unix time in seconds, `uptime_s` seconds since power-on. Memory in KiB. `uninspected_s` is how many
     seconds since power-on traffic passed without inspection. `busy_permille` is how much of the processors' time was
     used since the heartbeat before.
+
+    `celsius` and `millivolts` (of the main rail) are the supervisor's, on boards that have one. They come in turn, one in
+    every heartbeat: 200 bytes have no room for both.
     """
 
     MAX_BYTES = 512
@@ -58,6 +62,31 @@ class Heartbeat(Record):
     bypassed_packets: int = wire(15, UInt(_U64), default=0)
     blocked_packets: int = wire(16, UInt(_U64), default=0)
     busy_permille: int = wire(17, UInt(1000), default=0)
+    celsius: int | None = wire(18, Int(-128, 127), default=None)
+    millivolts: int | None = wire(19, UInt(65535), default=None)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SupervisorState(Record):
+    """What a box's supervisor tells of itself and of the wire, as far as it seldom changes; a part of `State`.
+
+    `answers` is whether it does now; the others are what it told last. `chip` is its firmware. `through`: the wire leads
+    through the box; `moves` of the relay and `past_s`, the seconds past the box, count since the supervisor's start;
+    `resets` of the box in a row, `restarts` of the supervisor itself. The last power event has a number, a kind and a
+    length (0 where nobody could measure it). `lease_ms` is how long one report keeps the wire.
+    """
+
+    answers: bool = wire(1, Flag())
+    chip: str | None = wire(2, Text(32), default=None)
+    through: bool | None = wire(3, Flag(), default=None)
+    moves: int | None = wire(4, UInt(), default=None)
+    past_s: int | None = wire(5, UInt(), default=None)
+    resets: int | None = wire(6, UInt(255), default=None)
+    restarts: int | None = wire(7, UInt(65535), default=None)
+    power_serial: int | None = wire(8, UInt(65535), default=None)
+    power_kind: PowerKind | None = wire(9, Choice(PowerKind), default=None)
+    power_ms: int | None = wire(10, UInt(), default=None)
+    lease_ms: int | None = wire(11, UInt(65535), default=None)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,6 +99,9 @@ class State(Record):
     connection was made; `away_s` is how long this agent had been without one, `trouble_before` the code of the gravest
     trouble it saw meanwhile, or before the power went. `trouble` is the present one. In a goodbye, `leaving` says why,
     and `quiet_s` how long the silence will last at most.
+
+    `supervisor` is there on boards that have one. It saw what began this run of the box: `power_before` (`PowerKind.NONE`
+    if the power stayed) and for how long the power had been away.
     """
 
     MAX_BYTES = 1024
@@ -93,6 +125,9 @@ class State(Record):
     trouble_before: int | None = wire(17, UInt(MAX_CODE), default=None)
     leaving: Leaving | None = wire(18, Choice(Leaving), default=None)
     quiet_s: int | None = wire(19, UInt(86400), default=None)
+    supervisor: SupervisorState | None = wire(20, Nested(SupervisorState), default=None)
+    power_before: PowerKind | None = wire(21, Choice(PowerKind), default=None)
+    power_before_ms: int | None = wire(22, UInt(), default=None)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,6 +144,7 @@ class Event(Record):
       the same interval; `at_ms` is when the counted span began
     * firmware: firmware (the version it is about), firmware_state, firmware_reason, text (more about the reason), and
       what runs: running_firmware from booted_slot
+    * power: power_kind, power_serial (the supervisor's number of it) and power_ms, how long the power was away
     """
 
     MAX_BYTES = 2048
@@ -143,6 +179,9 @@ class Event(Record):
     firmware_reason: FirmwareReason | None = wire(28, Choice(FirmwareReason), default=None)
     booted_slot: Slot | None = wire(29, Choice(Slot), default=None)
     running_firmware: str | None = wire(30, Text(32), default=None)
+    power_kind: PowerKind | None = wire(31, Choice(PowerKind), default=None)
+    power_serial: int | None = wire(32, UInt(65535), default=None)
+    power_ms: int | None = wire(33, UInt(), default=None)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

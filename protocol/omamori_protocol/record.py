@@ -52,6 +52,26 @@ class UInt:
 
 
 @dataclasses.dataclass(frozen=True)
+class Int:
+    """An integer `minimum`..`maximum`."""
+
+    minimum: int
+    maximum: int
+
+    def to_wire(self, value: Any) -> Any:
+        """Check as on the way in."""
+        return self.from_wire(value)
+
+    def from_wire(self, value: Any) -> Any:
+        """Check type and range."""
+        if type(value) is not int:
+            raise MalformedError(f"expected an integer, got {type(value).__name__}")
+        if not self.minimum <= value <= self.maximum:
+            raise MalformedError(f"integer {value} is outside {self.minimum}..{self.maximum}")
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
 class Text:
     """Text of at most `maximum` characters; control characters are refused."""
 

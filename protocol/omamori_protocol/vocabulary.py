@@ -102,6 +102,7 @@ class EventKind(WireEnum):
     SYSTEM = 3
     LEDGER = 4
     FIRMWARE = 5
+    POWER = 6
 
 
 class UninspectedReason(WireEnum):
@@ -194,6 +195,21 @@ class RunEnd(WireEnum):
     ABRUPT = 2
     WATCHDOG = 3
     PANIC = 4
+
+
+class PowerKind(WireEnum):
+    """What happened to a box's power, as its supervisor saw it (docs/supervisor.md).
+
+    NONE is "the power stayed". COLD: the supervisor itself was without, so nobody knows for how long. DIP: under 0.3 s,
+    SHORT_PULL: under 30 s, LONG_PULL: longer. BROWN_OUT: too little voltage with the plug in.
+    """
+
+    NONE = 0
+    COLD = 1
+    DIP = 2
+    SHORT_PULL = 3
+    LONG_PULL = 4
+    BROWN_OUT = 5
 
 
 class Leaving(WireEnum):

@@ -30,7 +30,7 @@ from omamori_cloud.liveness import (
     judge_absence,
     judge_return,
 )
-from omamori_protocol.vocabulary import Leaving, Presence, RunEnd
+from omamori_protocol.vocabulary import Leaving, PowerKind, Presence, RunEnd
 
 from . import schema
 from .batch import insert_or
@@ -427,6 +427,8 @@ def _back(row: dict[str, Any]) -> Return:
         last_end=None if last_end is None else RunEnd(last_end),
         away_s=row["away_s"],
         trouble=row["trouble"],
+        power=None if row["power_before"] is None else PowerKind(row["power_before"]),
+        power_ms=row["power_before_ms"] or 0,
     )
 
 

@@ -11,7 +11,7 @@ It is used inside a transaction that has locked the devices (see `writer`), so n
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, case, insert, select, update
@@ -22,6 +22,7 @@ from omamori_cloud.presence import BeatMark, SessionMark, beat_counts, state_cou
 from omamori_protocol.messages import Event as EventMessage
 from omamori_protocol.messages import Heartbeat as HeartbeatMessage
 from omamori_protocol.messages import State as StateMessage
+from omamori_protocol.messages import SupervisorState
 from omamori_protocol.reported import Reported as ReportedMessage
 from omamori_protocol.vocabulary import EventKind, Presence
 
@@ -35,7 +36,15 @@ _MAX_TEXT = 300
 _LEDGER_FIELDS = frozenset({"uninspected_reason", "uninspected_s", "packets", "size_bytes"})
 _FIRMWARE_FIELDS = frozenset({"firmware", "firmware_state", "firmware_reason", "booted_slot", "running_firmware"})
 # What a birth message says about the time before it stands in the table of returns.
-_RETURN_FIELDS = frozenset({"uptime_s", "last_end", "away_s", "trouble_before"})
+_RETURN_FIELDS = frozenset({"uptime_s", "last_end", "away_s", "trouble_before", "power_before", "power_before_ms"})
+# What comes with a heartbeat now and then, and describes the box until the next one.
+_FIGURES = ("celsius", "millivolts")
+# Of a device's row, what a batch may change.
+DEVICE_COLUMNS = (
+    *("last_contact_ms", "latest_heartbeat_id", "refused"),
+    *_FIGURES,
+    *(f"{name}_ms" for name in _FIGURES),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,6 +112,7 @@ class Batch:
         self._refusals: list[dict[str, Any]] = []
         self._refused: Counter[str] = Counter()
         self._contact: dict[str, int] = {}
+        self._figures: defaultdict[str, dict[str, int]] = defaultdict(dict)  # of supervisors, by device and column
         self._totals: Counter[str] = Counter()
 
     def add(self, item: Message | Refusal) -> None:
@@ -216,7 +226,7 @@ class Batch:
         if not self._heartbeats:
             return {}
         table = schema.Heartbeat
-        names = ("id", "device_id", "boot", "seq", "received_ms")
+        names = ("id", "device_id", "boot", "seq", "received_ms", *_FIGURES)
         columns = [getattr(table, name) for name in names]
         described = [row.latest_heartbeat_id for row in devices.values() if row.latest_heartbeat_id is not None]
         known = {
@@ -228,25 +238,31 @@ class Batch:
             if beat_counts(known.get(row.device_id), mark := _mark(row)):
                 known[row.device_id] = mark
                 latest[row.device_id] = row.id
+                for name in _FIGURES:
+                    if (value := getattr(row, name)) is not None:
+                        self._figures[row.device_id] |= {name: value, f"{name}_ms": row.received_ms}
         return latest
 
     def _update_devices(self, connection: Connection, devices: dict[str, Any], latest: dict[str, int]) -> None:
         changes = []
         for device, row in sorted(devices.items()):
             contact_ms = max(self._contact.get(device, 0), row.last_contact_ms or 0) or None
-            new = (contact_ms, latest.get(device, row.latest_heartbeat_id), row.refused + self._refused[device])
-            if new != (row.last_contact_ms, row.latest_heartbeat_id, row.refused):
-                changes.append({"of": device, "contact": new[0], "heartbeat": new[1], "count": new[2]})
+            before = {name: getattr(row, name) for name in DEVICE_COLUMNS}
+            after = {
+                **before,
+                "last_contact_ms": contact_ms,
+                "latest_heartbeat_id": latest.get(device, row.latest_heartbeat_id),
+                "refused": row.refused + self._refused[device],
+                **self._figures.get(device, {}),
+            }
+            if after != before:
+                changes.append({"of": device} | {f"new_{name}": value for name, value in after.items()})
         if changes:
             table: Any = schema.Device.__table__
             connection.execute(
                 update(table)
                 .where(table.c.id == bindparam("of"))
-                .values(
-                    last_contact_ms=bindparam("contact"),
-                    latest_heartbeat_id=bindparam("heartbeat"),
-                    refused=bindparam("count"),
-                ),
+                .values({name: bindparam(f"new_{name}") for name in DEVICE_COLUMNS}),
                 changes,
             )
 
@@ -322,6 +338,7 @@ class Batch:
             if row is not None and body.presence is Presence.ONLINE and body.session != row["session"]:
                 self._returns.append(_return(row, device, body, at_ms, heard_ms))
             known[device] = _plain(body, _RETURN_FIELDS) | {
+                "supervisor": _supervisor(body.supervisor),
                 "device_id": device,
                 "received_ms": at_ms,
                 "presence_ms": at_ms,
@@ -377,6 +394,18 @@ def _return(row: dict[str, Any], device: str, body: StateMessage, at_ms: int, he
         "leaving": row["leaving"] if left else None,
         "quiet_s": row["quiet_s"] if left else None,
         "judged": 0,
+        "power_before": None if body.power_before is None else int(body.power_before),
+        "power_before_ms": body.power_before_ms,
+    }
+
+
+def _supervisor(told: SupervisorState | None) -> dict[str, Any] | None:
+    """Return the fields by name; closed choices are their numbers."""
+    if told is None:
+        return None
+    values = dataclasses.asdict(told)
+    return {
+        name: value if value is None or isinstance(value, bool | str) else int(value) for name, value in values.items()
     }
 
 

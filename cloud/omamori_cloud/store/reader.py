@@ -23,6 +23,7 @@ from omamori_cloud.facts import (
     RefusalFacts,
     ServiceOutageFacts,
     SettingsFacts,
+    SupervisorFacts,
     WorkerFacts,
 )
 from omamori_cloud.feed_trial import TrialFacts
@@ -36,6 +37,7 @@ from omamori_protocol.vocabulary import (
     FirmwareReason,
     FirmwareState,
     Function,
+    PowerKind,
     Presence,
     Severity,
     Slot,
@@ -294,6 +296,17 @@ def _update(row: Any) -> FirmwareFacts | None:
     )
 
 
+def _supervisor(row: Any) -> SupervisorFacts | None:
+    told = row["states_supervisor"]
+    if told is None:
+        return None
+    names = {item.name for item in dataclasses.fields(SupervisorFacts)}
+    figures = ("celsius", "celsius_ms", "millivolts", "millivolts_ms")
+    values = {name: value for name, value in told.items() if name in names}
+    values["power_kind"] = _maybe(PowerKind, values.get("power_kind"))
+    return SupervisorFacts(**values, **{name: row[f"devices_{name}"] for name in figures})
+
+
 def _box(row: Any, ledger: tuple[LedgerSum, ...], outage: OutageFacts | None) -> BoxFacts:
     state_ms, heartbeat_ms = row["states_received_ms"], row["heartbeats_received_ms"]
     newer = "heartbeats" if state_ms is None or (heartbeat_ms or 0) > state_ms else "states"
@@ -328,6 +341,7 @@ def _box(row: Any, ledger: tuple[LedgerSum, ...], outage: OutageFacts | None) ->
         update=_update(row),
         trouble=row["states_trouble"],
         outage=outage,
+        supervisor=_supervisor(row),
     )
 
 
@@ -337,6 +351,7 @@ _CHOICES: dict[str, Any] = {
     "direction": Direction,
     "action": Action,
     "feed_state": FeedState,
+    "power_kind": PowerKind,
 }
 
 

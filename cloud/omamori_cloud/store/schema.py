@@ -41,6 +41,11 @@ class Device(Base):
     last_contact_ms: Mapped[int | None] = mapped_column(BigInteger)
     latest_heartbeat_id: Mapped[int | None] = mapped_column(BigInteger)  # no foreign key: heartbeats come and go
     refused: Mapped[int] = mapped_column(BigInteger, default=0)
+    # Of the supervisor, as told last; heartbeats bring one of the two at a time.
+    celsius: Mapped[int | None] = mapped_column(SmallInteger)
+    celsius_ms: Mapped[int | None] = mapped_column(BigInteger)
+    millivolts: Mapped[int | None] = mapped_column(Integer)
+    millivolts_ms: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class Heartbeat(Base):
@@ -72,6 +77,8 @@ class Heartbeat(Base):
     bypassed_packets: Mapped[int] = mapped_column(BigInteger)
     blocked_packets: Mapped[int] = mapped_column(BigInteger)
     busy_permille: Mapped[int] = mapped_column(SmallInteger, server_default="0")
+    celsius: Mapped[int | None] = mapped_column(SmallInteger)
+    millivolts: Mapped[int | None] = mapped_column(Integer)
 
 
 class HeartbeatSpan(Base):
@@ -102,10 +109,15 @@ class HeartbeatSpan(Base):
     inspected_packets: Mapped[int] = mapped_column(BigInteger)
     bypassed_packets: Mapped[int] = mapped_column(BigInteger)
     blocked_packets: Mapped[int] = mapped_column(BigInteger)
+    celsius_max: Mapped[int | None] = mapped_column(SmallInteger)
+    millivolts_min: Mapped[int | None] = mapped_column(Integer)
 
 
 class State(Base):
-    """The state that counts, one row for each box; see `presence` for which one counts."""
+    """The state that counts, one row for each box; see `presence` for which one counts.
+
+    `supervisor` holds the fields of `messages.SupervisorState` by name: always read and written together.
+    """
 
     __tablename__ = "states"
 
@@ -127,6 +139,7 @@ class State(Base):
     trouble: Mapped[int | None] = mapped_column(SmallInteger)
     leaving: Mapped[int | None] = mapped_column(SmallInteger)
     quiet_s: Mapped[int | None] = mapped_column(Integer)
+    supervisor: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
 
 
 class Return(Base):
@@ -157,6 +170,8 @@ class Return(Base):
     leaving: Mapped[int | None] = mapped_column(SmallInteger)
     quiet_s: Mapped[int | None] = mapped_column(Integer)
     judged: Mapped[int] = mapped_column(SmallInteger)
+    power_before: Mapped[int | None] = mapped_column(SmallInteger)
+    power_before_ms: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class Outage(Base):
@@ -244,6 +259,9 @@ class Event(Base):
     feed_serial: Mapped[int | None] = mapped_column(BigInteger)
     feed_state: Mapped[int | None] = mapped_column(SmallInteger)
     text: Mapped[str | None] = mapped_column(String(300))
+    power_kind: Mapped[int | None] = mapped_column(SmallInteger)
+    power_serial: Mapped[int | None] = mapped_column(Integer)
+    power_ms: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class LedgerEntry(Base):

@@ -25,7 +25,7 @@ from omamori_cloud.errors import StoreUnavailableError
 from omamori_cloud.intake import MAX_DETAIL, Message, Refusal, RefusalReason
 
 from . import schema
-from .batch import Batch, StoreReport, insert_or
+from .batch import DEVICE_COLUMNS, Batch, StoreReport, insert_or
 
 _TRIM_EVERY = 256  # rows of one device that may pile up beyond the bound before they are trimmed
 
@@ -149,7 +149,7 @@ def _too_many(item: Message | Refusal, known: int) -> Refusal:
 def _lock(connection: Connection, wanted: set[str]) -> dict[str, Any]:
     """Lock the rows of devices until the transaction ends, and return them; SQLite has locked everything already."""
     table = schema.Device
-    columns = (table.id, table.last_contact_ms, table.latest_heartbeat_id, table.refused)
+    columns = (table.id, *(getattr(table, name) for name in DEVICE_COLUMNS))
     rows = connection.execute(
         select(*columns).where(table.id.in_(sorted(wanted))).order_by(table.id).with_for_update(key_share=True)
     )

@@ -44,6 +44,9 @@ LARGEST = Heartbeat(
     blocked_packets=10**9,
     busy_permille=1000,
 )
+# The supervisor's figures come in turn.
+WITH_TEMPERATURE = dataclasses.replace(LARGEST, celsius=-128)
+WITH_RAIL = dataclasses.replace(LARGEST, millivolts=65535)
 
 
 class PlainRoad(Road):
@@ -79,26 +82,28 @@ def connected(peer: socket.socket, properties: bytes) -> MQTTConnection:
     return connection
 
 
-def said(peer: socket.socket, connection: MQTTConnection) -> bytes:
-    connection.publish(TOPIC, LARGEST.encode(), confirmed=False, expires_s=180)
+def said(peer: socket.socket, connection: MQTTConnection, heartbeat: Heartbeat = LARGEST) -> bytes:
+    connection.publish(TOPIC, heartbeat.encode(), confirmed=False, expires_s=180)
     return peer.recv(4096)
 
 
 def test_every_field_is_in_the_largest_one() -> None:
     for field in dataclasses.fields(Heartbeat):
-        assert getattr(LARGEST, field.name) != field.default, f"{field.name}: say what it is at its largest"
+        values = {getattr(one, field.name) for one in (LARGEST, WITH_TEMPERATURE, WITH_RAIL)}
+        assert values != {field.default}, f"{field.name}: say what it is at its largest"
 
 
-def test_the_largest_usual_heartbeat_on_the_wire(peer: socket.socket) -> None:
+@pytest.mark.parametrize("largest", [LARGEST, WITH_TEMPERATURE, WITH_RAIL], ids=["bare", "temperature", "rail"])
+def test_the_largest_usual_heartbeat_on_the_wire(peer: socket.socket, largest: Heartbeat) -> None:
     connection = connected(peer, b"\x22\x00\x0a")  # the broker takes ten aliases
     try:
-        first, second, third = (said(peer, connection) for _ in range(3))
+        first, second, third = (said(peer, connection, largest) for _ in range(3))
     finally:
         connection.close()
     assert TOPIC.encode() in first
     assert b"application/cbor" in first
     assert TOPIC.encode() not in second
-    assert LARGEST.encode() in second
+    assert largest.encode() in second
     assert len(second) == len(third)
     assert len(second) + TLS_RECORD + TCP_AND_IP <= MAX_BYTES
 

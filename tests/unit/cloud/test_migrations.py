@@ -98,6 +98,7 @@ def _row(table: Table, number: int) -> dict[str, Any]:
     special: dict[str, Any] = {
         "kind": "domain" if table.name == "reports" else 1,
         "parts": [[1, 2, "日本語 ☂"]],
+        "supervisor": {"answers": True, "chip": "1.4.0", "power_kind": 3},
         "device": BOX if number == 1 else OTHER_BOX,
         "device_id": BOX if number == 1 else OTHER_BOX,
         "latest_heartbeat_id": number,

@@ -84,6 +84,8 @@ class TestRules:
                     "blocked_packets", "busy_permille", "agent_rss_kib", "memory_available_kib", "spool_depth",
                 )
             },
+            "celsius": st.none() | st.integers(-128, 127),
+            "millivolts": st.none() | st.integers(0, 65535),
             "device_id": st.just(BOX),
             "firmware": st.just("1"),
         }
@@ -100,6 +102,9 @@ class TestRules:
         assert longer(parts[0], DAY_S) | {"start_ms": 0} == whole
         assert whole["beats"] == len(beats)
         assert whole["memory_available_kib_min"] == min(one["memory_available_kib"] for one in beats)
+        assert whole["celsius_max"] == max(
+            (one["celsius"] for one in beats if one["celsius"] is not None), default=None
+        )
 
 
 class TestHeartbeats:

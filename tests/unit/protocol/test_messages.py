@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from omamori_protocol import cbor, messages
 from omamori_protocol.errors import MalformedError, OversizeError, ProtocolError, UnknownVersionError
-from omamori_protocol.messages import Event, FeedAnnouncement, Heartbeat, State
-from omamori_protocol.record import Choice, Octets, Record, Text, UInt
+from omamori_protocol.messages import Event, FeedAnnouncement, Heartbeat, State, SupervisorState
+from omamori_protocol.record import Choice, Flag, Int, Nested, Octets, Record, Text, UInt
 from omamori_protocol.vocabulary import EngineState, EventKind, FeedState, Presence, Severity, Slot
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "messages.json").read_text(encoding="utf-8"))
@@ -21,17 +21,22 @@ TYPES: list[type[Record]] = [Heartbeat, State, Event, FeedAnnouncement]
 
 def from_vector(vector: dict[str, Any]) -> Record:
     """Build the message that a vector describes in words."""
-    kind = getattr(messages, vector["message"])
+    return from_words(getattr(messages, vector["message"]), vector["fields"])
+
+
+def from_words(kind: Any, words: dict[str, Any]) -> Any:
     values = {}
     for field in dataclasses.fields(kind):
-        if field.name in vector["fields"]:
-            value, how = vector["fields"][field.name], field.metadata["kind"]
+        if field.name in words:
+            value, how = words[field.name], field.metadata["kind"]
             if isinstance(how, Choice):
                 value = how.enum.from_word(value)
             elif isinstance(how, Octets):
                 value = bytes.fromhex(value)
+            elif isinstance(how, Nested):
+                value = from_words(how.record, value)
             values[field.name] = value
-    assert set(vector["fields"]) == set(values)
+    assert set(words) == set(values)
     return kind(**values)
 
 
@@ -39,6 +44,12 @@ def values_of(kind: Any) -> st.SearchStrategy[Any]:
     match kind:
         case UInt():
             return st.integers(0, kind.maximum)
+        case Int():
+            return st.integers(kind.minimum, kind.maximum)
+        case Flag():
+            return st.booleans()
+        case Nested():
+            return any_message(kind.record)
         case Text():
             characters = st.characters(blacklist_categories=["Cc", "Cs"])
             return st.text(characters, max_size=min(kind.maximum, 40))
@@ -94,20 +105,32 @@ def test_arbitrary_bytes_never_do_more_than_be_refused(kind: type[Record]) -> No
     check()
 
 
-@pytest.mark.parametrize("kind", TYPES)
-def test_largest_message_fits_and_one_byte_more_does_not(kind: type[Record]) -> None:
-    values = {}
+def largest(kind: type[Record]) -> Record:
+    values: dict[str, Any] = {}
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]
         match field.metadata["kind"]:
             case UInt(maximum):
                 values[field.name] = maximum
+            case Int(minimum, _maximum):
+                values[field.name] = minimum
+            case Flag():
+                values[field.name] = True
             case Text(maximum):
                 values[field.name] = "x" * maximum
             case Octets(length):
                 values[field.name] = bytes(length)
             case Choice(enum):
                 values[field.name] = max(enum)
-    assert len(kind(**values).encode()) <= kind.MAX_BYTES
+            case Nested(record):
+                values[field.name] = largest(record)
+            case other:
+                raise AssertionError(other)
+    return kind(**values)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_largest_message_fits_and_one_byte_more_does_not(kind: type[Record]) -> None:
+    assert len(largest(kind).encode()) <= kind.MAX_BYTES
     with pytest.raises(OversizeError):
         kind.decode(bytes(kind.MAX_BYTES + 1))
 
@@ -139,6 +162,15 @@ def test_number_of_another_type_or_out_of_range(value: object) -> None:
         FeedAnnouncement.decode(announcement(_1=value))
 
 
+@pytest.mark.parametrize("value", [-129, 128, 1.0, True, "5", b"5"])
+def test_signed_number_of_another_type_or_out_of_range(value: object) -> None:
+    kind = Int(-128, 127)
+    assert (kind.from_wire(-128), kind.to_wire(127)) == (-128, 127)
+    for check in (kind.from_wire, kind.to_wire):
+        with pytest.raises(MalformedError):
+            check(value)
+
+
 def test_missing_field() -> None:
     with pytest.raises(MalformedError, match="serial"):
         FeedAnnouncement.decode(cbor.encode({0: 1}))
@@ -156,7 +188,7 @@ EVENT = {0: 1, 1: 1, 2: 1, 3: 1, 4: 1}
     ("key", "value", "error"),
     [
         (4, 0, MalformedError),  # no such kind
-        (4, 6, MalformedError),
+        (4, 7, MalformedError),
         (5, 4, MalformedError),  # four stars
         (6, True, MalformedError),
         (9, "1" * 46, OversizeError),  # address of one character too many
@@ -180,12 +212,48 @@ EVENT = {0: 1, 1: 1, 2: 1, 3: 1, 4: 1}
         (28, 30, MalformedError),
         (29, 0, MalformedError),
         (30, "1" * 33, OversizeError),
+        (31, 6, MalformedError),  # no such kind of power event
+        (32, 65536, MalformedError),
+        (33, 2**32, MalformedError),
     ],
 )
 def test_event_field_beyond_its_bound(key: int, value: object, error: type[ProtocolError]) -> None:
     Event.decode(cbor.encode(EVENT))
     with pytest.raises(error):
         Event.decode(cbor.encode({**EVENT, key: value}))
+
+
+HEARTBEAT = {0: 1} | dict.fromkeys(range(1, 13), 1) | {5: "v"}
+
+
+@pytest.mark.parametrize(("key", "good", "bad"), [(18, -128, -129), (18, 127, 128), (19, 65535, 65536), (19, 0, -1)])
+def test_heartbeat_field_beyond_its_bound(key: int, good: int, bad: int) -> None:
+    Heartbeat.decode(cbor.encode({**HEARTBEAT, key: good}))
+    with pytest.raises(MalformedError):
+        Heartbeat.decode(cbor.encode({**HEARTBEAT, key: bad}))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "error"),
+    [
+        (1, 1, MalformedError),
+        (2, "x" * 33, OversizeError),
+        (2, "a\nb", MalformedError),
+        (3, 1, MalformedError),
+        (4, 2**32, MalformedError),
+        (5, 2**32, MalformedError),
+        (6, 256, MalformedError),
+        (7, 65536, MalformedError),
+        (8, 65536, MalformedError),
+        (9, 6, MalformedError),
+        (10, 2**32, MalformedError),
+        (11, 65536, MalformedError),
+    ],
+)
+def test_supervisor_field_beyond_its_bound(key: int, value: object, error: type[ProtocolError]) -> None:
+    SupervisorState.from_body({1: True})
+    with pytest.raises(error):
+        SupervisorState.from_body({1: True, key: value})
 
 
 def test_a_sender_cannot_encode_what_a_receiver_refuses() -> None:
