@@ -1,4 +1,4 @@
-"""The public examples of COSE_Sign1: our signed bytes are the ones that others signed, and no message of theirs is ours.
+"""The public examples of COSE_Sign1: our signed bytes are those that others signed, and no message of theirs is ours.
 
 Theirs are by ES256 and Ed448, which the product does not have; the signatures are checked here with the library, over
 the bytes that the product's own functions make.
