@@ -12,6 +12,7 @@
  *    omamori-watch is not.
  *  - A lease that ends although it was renewed was too short for this machine or this line, and so is one of which we
  *    ourselves use up half: the next one is twice as long. Some minutes without that, and it is the board's own again.
+ *  - A lease counts from when every processor was last seen to run: one that stands still holds up packets from then on.
  *  - A processor that stands still is told by silence, so that the supervisor resets the box; anything else in words.
  *  - It says nothing but HELLO on a line on which no supervisor has answered, and ends where there is no such line.
  *
@@ -43,6 +44,7 @@
 #include "omamori_line.h"
 
 #define REOPEN_MS 1000
+#define LEASE_MIN_MS 50
 #define LEASE_MAX_MS 2000
 #define LEARNED_MS 600000 /* a longer lease is forgotten after so long without a reason */
 #define LOOK_MS 200	  /* at bridge and queues; at the processors with every report */
@@ -57,7 +59,7 @@
 #define SILENT_MS 5000
 #define FILES_MS 500
 #define STALL_MS 1000 /* omamori-watch helps after 150; by then it has not */
-#define PROCESSOR_MS 100
+#define PROCESSOR_MS 25
 #define FAREWELL_MS 1000
 #define NOTIFY_MS 500
 #define RESULT_S 600
@@ -384,20 +386,23 @@ static void start_processors(struct herald *herald)
 	pthread_attr_destroy(&attributes);
 }
 
-static bool is_every_processor_running(const struct herald *herald, uint64_t now)
+/* For how long the one that has not run for longest has not. */
+static uint64_t processors_late_ms(const struct herald *herald, uint64_t now)
 {
+	uint64_t late_ms = 0;
+
 	for (unsigned int i = 0; i < herald->processor_count; i++) {
 		uint64_t ran = atomic_load(&herald->processors[i].ran_ms);
 
-		if (now > ran && now - ran >= herald->processor_ms)
-			return false;
+		if (now > ran && now - ran > late_ms)
+			late_ms = now - ran;
 	}
-	return true;
+	return late_ms;
 }
 
-static enum said look(struct herald *herald, uint64_t now)
+static enum said look(struct herald *herald, uint64_t late_ms, uint64_t now)
 {
-	if (!is_every_processor_running(herald, now)) {
+	if (herald->processor_ms && late_ms >= herald->processor_ms) {
 		herald->quiet_at_ms = now;
 		return SAYS_NOTHING;
 	}
@@ -497,9 +502,9 @@ static uint32_t lease(const struct herald *herald)
 	return herald->learned_ms > herald->lease_ms ? herald->learned_ms : herald->lease_ms;
 }
 
-static void report(struct herald *herald, uint32_t said, uint64_t now)
+static void report(struct herald *herald, uint32_t said, uint32_t lease_ms, uint64_t now)
 {
-	send_numbers(herald, LINE_REPORT, 2, (uint32_t[]){said, lease(herald)}, now);
+	send_numbers(herald, LINE_REPORT, 2, (uint32_t[]){said, lease_ms}, now);
 }
 
 static void lengthen(struct herald *herald, uint64_t wanted_ms, uint64_t now)
@@ -818,20 +823,21 @@ static void speak(struct herald *herald, uint64_t now)
 	bool is_up_now = herald->is_welcome && now - herald->heard_ms < SILENT_MS;
 
 	if (now >= herald->report_at_ms) {
-		enum said said = look(herald, now);
+		uint64_t late_ms = processors_late_ms(herald, now);
+		enum said said = look(herald, late_ms, now);
 
 		herald->report_at_ms = now + (lease(herald) < 3 * REPORT_MS ? lease(herald) / 3 : REPORT_MS);
 		if (said != herald->said)
 			herald->is_changed = true;
 		herald->said = said;
 		if (herald->is_welcome && herald->must_unbar) {
-			report(herald, SAYS_STARTING, now);
+			report(herald, SAYS_STARTING, lease(herald), now);
 			herald->must_unbar = false;
 			mark(herald, "announced", false);
 		}
-		if (herald->is_welcome && said != SAYS_NOTHING) {
+		if (herald->is_welcome && said != SAYS_NOTHING && late_ms + LEASE_MIN_MS <= lease(herald)) {
 			notice_lateness(herald, now);
-			report(herald, said, now);
+			report(herald, said, lease(herald) - (uint32_t)late_ms, now);
 		}
 	}
 	if (!is_up_now && now >= herald->hello_at_ms) {

@@ -5,7 +5,10 @@ Times are those of a box in a hurry; each test waits for what comes of it and me
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
+import os
 import shutil
 import signal
 import socket
@@ -24,6 +27,8 @@ from sim.supervisor_chip import Chip, wait_for
 STATE_STARTING, STATE_PROTECTING, STATE_UPDATING, STATE_RECOVERING = 1, 2, 4, 5
 SILENCE, STOPPED, ANNOUNCED, BOX_RESTARTED = 2, 3, 4, 8
 LEASE_MS = 2000
+# The words of ptrace(2) and wait(2).
+PTRACE_ATTACH, PTRACE_DETACH, WALL = 16, 17, 0x40000000
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +38,12 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("gate")
     build_gate(directory)
     return directory / HERALD
+
+
+def trace(request: int, thread: int) -> None:
+    """ptrace(2)."""
+    if ctypes.CDLL(None, use_errno=True).ptrace(request, thread, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "ptrace")
 
 
 class Rig:
@@ -117,6 +128,19 @@ class Rig:
         assert self._herald is not None
         self._herald.send_signal(signal.SIGSTOP if is_stopped else signal.SIGCONT)
 
+    @contextlib.contextmanager
+    def processor_still(self) -> Iterator[None]:
+        """Hold the one thread that shows that a processor runs, and nothing else of the program."""
+        assert self._herald is not None
+        others = (int(task.name) for task in Path(f"/proc/{self._herald.pid}/task").iterdir())
+        thread = next(task for task in others if task != self._herald.pid)
+        trace(PTRACE_ATTACH, thread)
+        os.waitpid(thread, WALL)
+        try:
+            yield
+        finally:
+            trace(PTRACE_DETACH, thread)
+
     def state(self) -> dict[str, Any]:
         return dict(json.loads(self.state_path.read_text()))
 
@@ -166,6 +190,15 @@ def test_a_box_that_does_not_forward_gives_the_wire_up(rig: Rig, broken: str, tm
     rig.await_through(through=False)
     assert rig.chip.keeper.cause == STOPPED
     wait_for("what it said", lambda: rig.state()["said"] == "starting")
+
+
+def test_a_lease_counts_from_when_every_processor_ran(rig: Rig) -> None:
+    rig.start("--processor-ms", "60000")
+    rig.await_through()
+    with rig.processor_still():
+        rig.await_through(through=False)
+        assert rig.chip.keeper.cause == SILENCE
+    rig.await_through()
 
 
 def test_a_port_without_cable_is_no_failure(rig: Rig) -> None:
