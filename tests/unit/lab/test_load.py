@@ -53,6 +53,17 @@ def test_probes_that_never_come_again_interrupt_to_the_end() -> None:
     assert (report.lost, report.interruption_ms) == (60, 59.0)
 
 
+def test_pauses_do_not_overlap_and_the_longest_comes_first() -> None:
+    def at(number: int) -> int:
+        return max(number, 60 if number >= 20 else 0, 150 if number >= 120 else 0, 185 if number >= 170 else 0) * MS
+
+    begin = 5 * MS
+    report = judge({number: begin + number * MS for number in range(200)}, [(n, begin + at(n)) for n in range(200)])
+    assert report.first_s == 0.005
+    assert report.pauses == ((0.02, 40.0), (0.12, 30.0))
+    assert judge(sent(100), [(number, number * MS) for number in range(40)]).pauses == ((0.04, 59.0),)
+
+
 def test_late_one_out_of_order_does_not_hide_the_others() -> None:
     arrived = [(number, number * MS) for number in range(100) if not 20 <= number < 50]
     report = judge(sent(100), [*arrived, (20, 49 * MS + 500_000)])

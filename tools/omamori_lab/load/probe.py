@@ -22,6 +22,8 @@ MAX_BYTES = 64 << 20
 _RECORD = struct.Struct("=QQ")
 _LATE_S = 0.8  # what has not arrived then is lost
 _FOREVER_S = "3600"
+# A pause that is worth telling, and how many of one flow are told.
+_PAUSE_NS, _MAX_PAUSES = 20_000_000, 60
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,9 @@ class Report:
         p50_ms: Median delay.
         p99_ms: Delay that one of a hundred exceeds.
         longest_ms: The longest delay of one that arrived.
+        first_s: When the first was sent, in seconds of the host's clock (Unix time).
+        pauses: The longest times in which nothing arrived of what was sent, none of which overlap: seconds after the
+            first probe, and milliseconds, the longest first.
     """
 
     sent: int
@@ -45,6 +50,8 @@ class Report:
     p50_ms: float
     p99_ms: float
     longest_ms: float
+    first_s: float = 0.0
+    pauses: tuple[tuple[float, float], ...] = ()
 
 
 def judge(sent: Mapping[int, int], arrived: Sequence[tuple[int, int]]) -> Report:
@@ -61,16 +68,17 @@ def judge(sent: Mapping[int, int], arrived: Sequence[tuple[int, int]]) -> Report
         raise LabError(f"{len(sent)} probes were sent and {len(arrived)} arrived")
     if any(number not in sent for number, _ in arrived):
         raise LabError("a probe arrived that was not sent")
-    longest, began = 0, sent[0]
+    pauses = [(0, sent[0])]
     highest = -1
     for number, at in sorted(arrived, key=lambda item: item[1]):
         first_in_vain = sent.get(highest + 1)
-        if first_in_vain is not None and at - first_in_vain > longest:
-            longest, began = at - first_in_vain, first_in_vain
+        if first_in_vain is not None and at - first_in_vain > 0:
+            pauses.append((at - first_in_vain, first_in_vain))
         highest = max(highest, number)
     last = max(sent)
-    if highest < last and sent[last] - sent[highest + 1] > longest:
-        longest, began = sent[last] - sent[highest + 1], sent[highest + 1]
+    if highest < last:
+        pauses.append((sent[last] - sent[highest + 1], sent[highest + 1]))
+    longest, began = max(pauses, key=lambda pause: pause[0])
     delays = sorted(at - sent[number] for number, at in arrived)
     return Report(
         sent=len(sent),
@@ -80,7 +88,20 @@ def judge(sent: Mapping[int, int], arrived: Sequence[tuple[int, int]]) -> Report
         p50_ms=_ms(delays[len(delays) // 2]),
         p99_ms=_ms(delays[min(len(delays) * 99 // 100, len(delays) - 1)]),
         longest_ms=_ms(delays[-1]),
+        first_s=sent[0] / 1e9,
+        pauses=tuple((round((at - sent[0]) / 1e9, 3), _ms(length)) for length, at in _apart(pauses)),
     )
+
+
+def _apart(pauses: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the longest of these pauses (length, begin; nanoseconds), without those that overlap a longer one."""
+    chosen: list[tuple[int, int]] = []
+    for length, begin in sorted((pause for pause in pauses if pause[0] >= _PAUSE_NS), reverse=True):
+        if len(chosen) == _MAX_PAUSES:
+            break
+        if all(begin + length <= other or other + longer <= begin for longer, other in chosen):
+            chosen.append((length, begin))
+    return chosen
 
 
 class Probe:
