@@ -76,6 +76,9 @@ enum said { SAYS_NOTHING = 0, SAYS_STARTING = 1, SAYS_FORWARDING = 2 };
 /* Fields of a status that mean something to us, and one of the causes. */
 enum { THROUGH = 1, CAUSE = 2, MOVES = 3, CAUSE_SILENCE = 2 };
 
+/* Kinds of events that change what a WELCOME says of the power. */
+enum { EVENT_POWER_BACK = 7, EVENT_BROWN_OUT = 8 };
+
 enum reason { REASON_REBOOT = 1, REASON_UPDATE = 2 };
 
 struct queue {
@@ -166,6 +169,7 @@ struct herald {
 	uint64_t telemetry_at_ms;
 	uint64_t files_at_ms;
 	bool is_changed;
+	bool must_greet;
 	bool was_up;
 
 	int notify_fd;
@@ -581,6 +585,7 @@ static void take_welcome(struct herald *herald, const struct line_message *messa
 	herald->power_kind = fields[5].number;
 	herald->outage_ms = fields[6].number;
 	herald->is_welcome = true;
+	herald->must_greet = false;
 	herald->has_settled = false; /* one that began anew has forgotten them */
 	herald->code_told = UINT32_MAX;
 	herald->is_changed = true;
@@ -596,6 +601,8 @@ static void take_event(struct herald *herald, const struct line_message *message
 
 	if (kind && kind < sizeof(names) / sizeof(*names))
 		say("supervisor: %s %" PRIu32, names[kind], value);
+	if (kind == EVENT_POWER_BACK || kind == EVENT_BROWN_OUT)
+		herald->must_greet = true; /* what it was, and its number, stand in the answer to a greeting */
 	herald->status_at_ms = 0; /* look at what came of it */
 	herald->telemetry_at_ms = 0;
 }
@@ -840,7 +847,7 @@ static void speak(struct herald *herald, uint64_t now)
 			report(herald, said, lease(herald) - (uint32_t)late_ms, now);
 		}
 	}
-	if (!is_up_now && now >= herald->hello_at_ms) {
+	if ((!is_up_now || herald->must_greet) && now >= herald->hello_at_ms) {
 		bool is_late = !herald->is_welcome && now - herald->began_ms > HELLO_PATIENCE_MS;
 
 		herald->hello_at_ms = now + (is_late ? HELLO_LATER_MS : HELLO_MS);

@@ -19,8 +19,10 @@ from typing import Any, Self
 
 import pytest
 
+from omamori_agent.telemetry.state_file import PowerEvent, parse
 from omamori_firmware.dataplane.build import HERALD, build_gate
 from omamori_protocol import cbor
+from omamori_protocol.vocabulary import PowerKind
 from sim.supervisor_chip import Chip, wait_for
 
 # Words of the chip's rules (docs/supervisor.md).
@@ -281,6 +283,33 @@ def test_code_and_result_are_shown(rig: Rig) -> None:
     wait_for("the result", lambda: rig.chip.keeper.result == 2)
     rig.result.write_text("done\n")
     wait_for("the result", lambda: rig.chip.keeper.result == 1)
+
+
+def test_what_happens_to_the_power_of_a_box_that_runs_on_is_known(rig: Rig) -> None:
+    rig.start()
+    rig.await_through()
+    assert rig.state()["power"] == {"serial": 1, "kind": "cold", "outage_ms": 0}
+    rig.chip.keeper.rail(2900)
+    wait_for("the brown-out", lambda: rig.state()["power"]["kind"] == "brown-out")
+    rig.chip.keeper.power(rig.chip.now(), present=False)
+    rig.chip.keeper.power(rig.chip.now() + 120, present=True)
+    wait_for("the dip", lambda: rig.state()["power"]["kind"] == "dip")
+    assert rig.state()["power"]["serial"] == 3
+    rig.await_through()
+
+
+def test_the_agent_believes_what_is_written(rig: Rig) -> None:
+    rig.chip.pack = cbor.encode(
+        [{0: "temp", 1: "Cel", 2: -3}, {0: "rail", 1: "mV", 2: 3300}, {0: "past", 1: "s", 2: 9}]
+    )
+    rig.start()
+    wait_for("a state", rig.state_path.exists)
+    parse(rig.state_path.read_bytes())  # also before anybody has told anything
+    rig.await_through()
+    wait_for("telemetry and a status", lambda: None not in (rig.state()["past_s"], rig.state()["through"]))
+    found = parse(rig.state_path.read_bytes())
+    assert (found.is_up, found.through, found.celsius, found.millivolts, found.past_s) == (True, True, -3, 3300, 9)
+    assert found.power == PowerEvent(serial=1, kind=PowerKind.COLD, outage_ms=0)
 
 
 def test_a_line_that_breaks_is_opened_again(rig: Rig) -> None:
