@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from omamori_protocol.messages import Event
 from omamori_protocol.vocabulary import EventKind
 
-from . import desired, diagnosis, engine, feed, ledger, timekeeping, wifi
+from . import desired, diagnosis, engine, feed, ledger, telemetry, timekeeping, wifi
 from .address.part import AddressPart
 from .clock import SystemClock
 from .config import AgentConfig
@@ -97,6 +97,9 @@ def build(config: AgentConfig, clock: Clock | None = None) -> Agent:
         clock=clock,
         report=console.line,
     )
+    telemetry_worker = telemetry.build(
+        config, spool, status, clock, boot_id=desired.boot_id(config), boottime_s=desired.boottime_s
+    )
     link = LinkWorker(
         config=config,
         broker=MQTTBroker(roads(config.provision), service_ca, config.link),
@@ -108,6 +111,7 @@ def build(config: AgentConfig, clock: Clock | None = None) -> Agent:
         desired=desired_worker,
         last_end=last_run.end,
         why_leaving=lambda: why_leaving(config.paths.restart_request),
+        power_before=telemetry_worker.power_before,
     )
     reach.link = link
     heartbeat = HeartbeatWorker(
@@ -124,7 +128,8 @@ def build(config: AgentConfig, clock: Clock | None = None) -> Agent:
         link,
         heartbeat,
         health,
-        ledger.build(config, spool, status, clock),
+        telemetry_worker,
+        ledger.build(config, spool, status, clock, past_s=telemetry_worker.past_s),
         diagnosis.build(
             config,
             status,

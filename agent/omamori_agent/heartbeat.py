@@ -127,6 +127,9 @@ class HeartbeatWorker:
             bypassed_packets=_packets(counters, Counter.BYPASSED),
             blocked_packets=_packets(counters, Counter.BLOCKED),
             busy_permille=self._busy_permille(),
+            # In turn: both are more than a heartbeat has room for.
+            celsius=None if self._seq % 2 else status.celsius,
+            millivolts=status.millivolts if self._seq % 2 else None,
         )
 
     def _busy_permille(self) -> int:

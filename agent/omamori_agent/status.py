@@ -10,6 +10,7 @@ import dataclasses
 import threading
 from collections.abc import Callable
 
+from omamori_protocol.messages import SupervisorState
 from omamori_protocol.vocabulary import EngineState, FeedState
 
 
@@ -19,7 +20,9 @@ class Status:
 
     `uninspected_s` counts the seconds since power-on without an inspecting engine, `passed_by_s` those in which a
     lease (engine hung, command, button) let everything pass an engine that inspected. `trouble` is the code of what is
-    wrong around the box (0: nothing), `trouble_before` what was wrong while there was no connection.
+    wrong around the box (0: nothing), `trouble_before` what was wrong while there was no connection. `supervisor`,
+    `celsius` and `millivolts` are what the supervisor told; None on boards without one, and the figures also while it
+    does not answer.
     """
 
     engine: EngineState = EngineState.DOWN
@@ -31,6 +34,9 @@ class Status:
     connected: bool = False
     trouble: int = 0
     trouble_before: int = 0
+    supervisor: SupervisorState | None = None
+    celsius: int | None = None
+    millivolts: int | None = None
 
 
 class StatusBoard:

@@ -164,8 +164,8 @@ class BoxFacts:
 
     Firmware, slot and feed are from the newer of state and heartbeat. `refused` counts messages not taken in. `ledger`
     holds what ever passed uninspected, by reason; `update` the last word about a firmware update. `trouble` is the code
-    of what is wrong around the box (see `omamori_protocol.trouble`), `outage` the absence that lasts. `supervisor` is None
-    on boards without one.
+    of what is wrong around the box (see `omamori_protocol.trouble`), `outage` the absence that lasts. `supervisor` is
+    None on boards without one.
     """
 
     device: str
@@ -250,3 +250,14 @@ class AlertTotals:
     blocked: int = 0
     logged: int = 0
     urgent: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiagnosticsFacts:
+    """What a box told about itself when it was asked; `content` is compressed."""
+
+    device_id: str
+    received_ms: int
+    command_id: bytes
+    at_s: int
+    content: bytes

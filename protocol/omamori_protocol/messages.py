@@ -39,8 +39,8 @@ class Heartbeat(Record):
     seconds since power-on traffic passed without inspection. `busy_permille` is how much of the processors' time was
     used since the heartbeat before.
 
-    `celsius` and `millivolts` (of the main rail) are the supervisor's, on boards that have one. They come in turn, one in
-    every heartbeat: 200 bytes have no room for both.
+    `celsius` and `millivolts` (of the main rail) are the supervisor's, on boards that have one. They come in turn, one
+    in every heartbeat: 200 bytes have no room for both.
     """
 
     MAX_BYTES = 512
@@ -70,10 +70,10 @@ class Heartbeat(Record):
 class SupervisorState(Record):
     """What a box's supervisor tells of itself and of the wire, as far as it seldom changes; a part of `State`.
 
-    `answers` is whether it does now; the others are what it told last. `chip` is its firmware. `through`: the wire leads
-    through the box; `moves` of the relay and `past_s`, the seconds past the box, count since the supervisor's start;
-    `resets` of the box in a row, `restarts` of the supervisor itself. The last power event has a number, a kind and a
-    length (0 where nobody could measure it). `lease_ms` is how long one report keeps the wire.
+    `answers` is whether it does now; the others are what it told last. `chip` is its firmware. `through`: the wire
+    leads through the box; `moves` of the relay and `past_s`, the seconds past the box, count since the supervisor's
+    start; `resets` of the box in a row, `restarts` of the supervisor itself. The last power event has a number, a kind
+    and a length (0 where nobody could measure it). `lease_ms` is how long one report keeps the wire.
     """
 
     answers: bool = wire(1, Flag())
@@ -100,8 +100,8 @@ class State(Record):
     trouble it saw meanwhile, or before the power went. `trouble` is the present one. In a goodbye, `leaving` says why,
     and `quiet_s` how long the silence will last at most.
 
-    `supervisor` is there on boards that have one. It saw what began this run of the box: `power_before` (`PowerKind.NONE`
-    if the power stayed) and for how long the power had been away.
+    `supervisor` is there on boards that have one. It saw what began this run of the box: `power_before`
+    (`PowerKind.NONE` if the power stayed) and for how long the power had been away.
     """
 
     MAX_BYTES = 1024

@@ -9,7 +9,7 @@ from omamori_agent.identity import Identity
 from omamori_agent.status import Status
 from omamori_agent.text import clean_text
 from omamori_protocol.messages import State
-from omamori_protocol.vocabulary import Leaving, Presence, RunEnd
+from omamori_protocol.vocabulary import Leaving, PowerKind, Presence, RunEnd
 
 _MAX_REASON_LENGTH = 300
 
@@ -23,12 +23,15 @@ class Beginning:
         last_end: How the box's run before this one ended.
         away_s: For how long this agent had been without a connection; None at its first one.
         trouble_before: Code of what was wrong meanwhile, or before the power went; 0 for nothing.
+        power_before: What the supervisor saw of the power when this run of the box began, and for how many ms the power
+            had been away; None without a supervisor.
     """
 
     uptime_s: int = 0
     last_end: RunEnd = RunEnd.UNKNOWN
     away_s: int | None = None
     trouble_before: int = 0
+    power_before: tuple[PowerKind, int] | None = None
 
 
 def describe(
@@ -78,4 +81,7 @@ def describe(
         trouble_before=beginning.trouble_before or None,
         leaving=leaving,
         quiet_s=quiet_s,
+        supervisor=status.supervisor,
+        power_before=None if beginning.power_before is None else beginning.power_before[0],
+        power_before_ms=None if beginning.power_before is None else beginning.power_before[1],
     )

@@ -24,7 +24,7 @@ from omamori_agent.text import clean_text
 from omamori_protocol.errors import MalformedError, ProtocolError
 from omamori_protocol.messages import FeedAnnouncement
 from omamori_protocol.topics import MAX_TOPIC_LENGTH, Leaf, device_topic, feed_announcement
-from omamori_protocol.vocabulary import Leaving, RunEnd
+from omamori_protocol.vocabulary import Leaving, PowerKind, RunEnd
 
 from .broker import Broker, Received, Waker
 from .doubt import Doubt
@@ -67,6 +67,7 @@ class LinkWorker:
         waker: Interrupts the waiting; its own one unless somebody else waits for it.
         last_end: How the box's run before this one ended.
         why_leaving: Returns why the agent is being stopped, once it is.
+        power_before: Returns what the supervisor saw of the power when this run of the box began; None if nobody did.
     """
 
     name = "link"
@@ -85,10 +86,12 @@ class LinkWorker:
         waker: Waker | None = None,
         last_end: RunEnd = RunEnd.UNKNOWN,
         why_leaving: Callable[[], Leaving] = lambda: Leaving.PROGRAM,
+        power_before: Callable[[], tuple[PowerKind, int] | None] = lambda: None,
     ) -> None:
         self._config = config
         self._last_end = last_end
         self._why_leaving = why_leaving
+        self._power_before = power_before
         self._lost_s: float | None = None  # when the last connection ended
         self._broker = broker
         self._holder = holder
@@ -204,6 +207,7 @@ class LinkWorker:
             last_end=self._last_end,
             away_s=away_s,
             trouble_before=self._status.get().trouble_before,
+            power_before=self._power_before(),
         )
 
     def _take_heartbeat(self) -> bytes | None:

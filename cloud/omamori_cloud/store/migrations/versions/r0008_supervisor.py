@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -10,7 +12,7 @@ down_revision = "0007"
 branch_labels = None
 depends_on = None
 
-_COLUMNS: tuple[tuple[str, str, sa.types.TypeEngine[object]], ...] = (
+_COLUMNS: tuple[tuple[str, str, Any], ...] = (
     ("devices", "celsius", sa.SmallInteger()),
     ("devices", "celsius_ms", sa.BigInteger()),
     ("devices", "millivolts", sa.Integer()),
