@@ -25,6 +25,7 @@ class MachineModel:
         settings: Arguments that only this machine needs.
         supervisor_port: The serial port to a supervisor, from the character device `supervisor`; None where no board of
             this processor has one.
+        tpm: The TPM behind the emulator `tpm`; None where Debian's kernel for this processor has no driver of QEMU's.
     """
 
     program: str
@@ -34,6 +35,7 @@ class MachineModel:
     empty_variables: str
     settings: tuple[str, ...]
     supervisor_port: str | None = None
+    tpm: str | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ X86_64 = Architecture(
         ),
         # An interrupt of its own: the third port's usual one is the first port's, too.
         supervisor_port="isa-serial,chardev=supervisor,index=2,iobase=0x3e8,irq=5",
+        tpm="tpm-tis,tpmdev=tpm",
     ),
 )
 AARCH64 = Architecture(

@@ -63,6 +63,7 @@ class MachineConfig:
         disk_log: Where to log every write to the disk, in the format of dm-log-writes; None: nowhere.
         vars_log: The same for the firmware's variables.
         supervisor: Unix socket of the line to a supervisor, on the third serial port; None: there is no such port.
+        tpm: Unix socket of the board's TPM, which has its power already; None: it has none.
         extra: More QEMU arguments.
         extra_paths: More directories that QEMU has to see.
         model: The kind of machine, from the board's processor.
@@ -80,6 +81,7 @@ class MachineConfig:
     disk_log: Path | None = None
     vars_log: Path | None = None
     supervisor: Path | None = None
+    tpm: Path | None = None
     extra: Sequence[str] = ()
     extra_paths: Sequence[Path] = ()
     model: MachineModel = X86_64.model
@@ -90,6 +92,8 @@ class MachineConfig:
             raise SetupError(f"a machine has at most {MAX_PORTS} ports")
         if self.supervisor is not None and self.model.supervisor_port is None:
             raise SetupError(f"{self.model.program} imitates no board with a supervisor")
+        if self.tpm is not None and self.model.tpm is None:
+            raise SetupError(f"{self.model.program} imitates no board with a TPM")
 
 
 def arguments(config: MachineConfig) -> list[str]:
@@ -126,6 +130,9 @@ def arguments(config: MachineConfig) -> list[str]:
     if config.supervisor is not None:
         line += ["-chardev", f"socket,id=supervisor,path={_plain(config.supervisor)},reconnect=1"]
         line += ["-device", str(model.supervisor_port)]
+    if config.tpm is not None:
+        line += ["-chardev", f"socket,id=tpm-control,path={_plain(config.tpm)}"]
+        line += ["-tpmdev", "emulator,id=tpm,chardev=tpm-control", "-device", str(model.tpm)]
     line += ["-qmp", f"unix:{_plain(work / 'qmp')},server=on,wait=off", "-S"]
     return [*line, *config.extra]
 
@@ -182,7 +189,7 @@ class Machine:
             record.write_bytes(b"")  # QEMU begins it anew at each start, but it has to be there
         binds = {path.resolve() for path in (self.config.disk.parent, self.config.vars.parent, work)}
         binds |= {path.resolve() for path in self.config.extra_paths}
-        beside = (self.config.disk_log, self.config.vars_log, self.config.supervisor)
+        beside = (self.config.disk_log, self.config.vars_log, self.config.supervisor, self.config.tpm)
         binds |= {path.parent.resolve() for path in beside if path}
         line = self._tools.command(arguments(self.config), binds=sorted(binds))
         with (work / "qemu.log").open("ab") as log:

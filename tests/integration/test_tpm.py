@@ -18,7 +18,8 @@ from cryptography import x509
 
 from omamori_firmware.cache import Cache, default_directory
 from omamori_firmware.recipe import source_tree
-from omamori_firmware.tools import ToolsTree, obtain_tools
+from omamori_firmware.software_tpm import tpm_tree
+from omamori_firmware.tools import ToolsTree
 from omamori_ota import keys
 from omamori_ota.attempts import Cause
 from omamori_ota.clock import system_clock
@@ -38,7 +39,7 @@ TOP = Path(__file__).resolve().parents[2]
 def tree() -> ToolsTree:
     if os.geteuid() != 0:
         pytest.skip("needs root")
-    return obtain_tools(source_tree(), Cache(default_directory()), source_date_epoch=1_760_000_000, name="tpm")[0]
+    return tpm_tree(source_tree(), Cache(default_directory()))
 
 
 @pytest.fixture(scope="module")

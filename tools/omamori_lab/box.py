@@ -19,6 +19,7 @@ from omamori_firmware.errors import ImageError
 from omamori_firmware.files import copy_sparse
 from omamori_firmware.qemu import Machine, MachineConfig, PortFd
 from omamori_firmware.recipe import source_tree
+from omamori_firmware.software_tpm import SoftwareTPM
 from omamori_firmware.tools import find_tools
 from omamori_hw.board import load_board
 
@@ -88,6 +89,7 @@ class Box:
         on_line: Told every line of the console.
         recorder: Records every write of it; None: nothing is recorded.
         supervisor: Who sees its plug and speaks with it; None: the board has none.
+        tpm: The board's TPM; None: the board has none.
         board: What its image is for, which says which machine is imitated.
 
     Attributes:
@@ -107,6 +109,7 @@ class Box:
         on_line: Callable[[str], None] = lambda _: None,
         recorder: Recorder | None = None,
         supervisor: Supervisor | None = None,
+        tpm: SoftwareTPM | None = None,
         board: str = BOARD,
     ) -> None:
         self._disk = disk
@@ -117,6 +120,7 @@ class Box:
         self._memory_mib = memory_mib
         self._recorder = recorder
         self._supervisor = supervisor
+        self._tpm = tpm
         self._arch = architecture(load_board(source_tree().boards / board).platform.arch)
         self._machine: Machine | None = None
         self._shell: Shell | None = None
@@ -171,6 +175,7 @@ class Box:
             ),
             workdir=self._workdir,
             supervisor=None if self._supervisor is None else self._supervisor.line,
+            tpm=None if self._tpm is None else self._tpm.socket,
             extra=() if clock is None else ("-rtc", f"base={clock}"),
             model=self._arch.model,
         )
@@ -183,6 +188,9 @@ class Box:
         self._powered_s = time.monotonic()
         self._machine = machine  # before it runs: an interrupted start is ended too
         try:
+            if self._tpm is not None:
+                self._tpm.start()
+                self._journal.add_process(self._tpm.pid, "tpm")
             machine.start()
         except ImageError as err:
             raise BoxError(str(err), hint=err.hint) from err
@@ -218,6 +226,10 @@ class Box:
         if self._supervisor is not None:
             self._supervisor.plug(present=False)
         machine.kill()
+        if self._tpm is not None and self._tpm.is_on:
+            pid = self._tpm.pid
+            self._tpm.stop()
+            self._journal.remove_process(pid)
         if self._recorder is not None:
             self._recorder.end()
         self.console.detach()

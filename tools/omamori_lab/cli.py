@@ -18,7 +18,8 @@ from types import FrameType
 from rich.console import Console
 from rich.markup import escape
 
-from omamori_hw.board import list_boards
+from omamori_firmware.architecture import architecture
+from omamori_hw.board import list_boards, load_board
 from omamori_protocol.durable import write_atomic
 
 from . import bench_cli, fleet_cli, machine
@@ -52,6 +53,9 @@ def _interrupt(signum: int, _frame: FrameType | None) -> None:
 
 
 def _settings(options: argparse.Namespace) -> LabSettings:
+    model = architecture(load_board(TREE / "hw" / "boards" / options.board).platform.arch).model
+    if options.tpm and model.tpm is None:
+        raise SetupError(f"the lab has no TPM for a box of the board {options.board}", hint="leave out --tpm")
     return LabSettings(
         state=options.state.absolute(),
         image=LabSettings.image_directory(options.board, options.flavour),
@@ -59,6 +63,7 @@ def _settings(options: argparse.Namespace) -> LabSettings:
         flavour=options.flavour,
         page_port=options.page_port,
         supervisor=options.supervisor,
+        tpm=options.tpm,
     )
 
 
@@ -155,6 +160,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--supervisor", action="store_true", help="with the microcontroller that holds the wire, in QEMU as well"
     )
+    command.add_argument("--tpm", action="store_true", help="with a TPM, in which the box keeps its key; in software")
     command.set_defaults(handler=_run)
 
     command = commands.add_parser("list", help="list the scenes")

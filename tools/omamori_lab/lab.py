@@ -7,7 +7,12 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+
+from omamori_firmware.cache import Cache, default_directory
+from omamori_firmware.recipe import source_tree
+from omamori_firmware.software_tpm import SoftwareTPM, tpm_tree
 
 from . import products
 from .box import BootReport, Box
@@ -158,6 +163,12 @@ class Lab:
         made = Supervisor(relay, self._journal, self.settings.run / "supervisor", reset=self._reset_box)
         return stack.enter_context(made.running())
 
+    def _make_tpm(self, place: Path) -> SoftwareTPM | None:
+        if not self.settings.tpm:
+            return None
+        self._progress.step("TPM")
+        return SoftwareTPM(place, tpm_tree(source_tree(), Cache(default_directory())))
+
     def _reset_box(self) -> None:
         box = self._box
         if box is not None:
@@ -188,6 +199,7 @@ class Lab:
             on_line=lambda text: self._progress.moment(f"box: {text}"),
             recorder=self.recorder,
             supervisor=self.supervisor,
+            tpm=self._make_tpm(out / "tpm"),
             board=self.settings.board,
         )
 

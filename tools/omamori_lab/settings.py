@@ -24,6 +24,7 @@ class LabSettings:
         page_port: Port of the page on the loopback; 0 for any free one.
         memory_mib: Memory of the box.
         supervisor: Whether the box has a supervisor, which holds the wire.
+        tpm: Whether the box has a TPM.
         recordings: Where every write of the box is recorded, for power cuts; None: nowhere.
     """
 
@@ -35,6 +36,7 @@ class LabSettings:
     page_port: int = 8080
     memory_mib: int = 1024
     supervisor: bool = False
+    tpm: bool = False
     recordings: Path | None = None
     feed_source: Path = TREE / "signatures" / "demo"
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from omamori_firmware.architecture import AARCH64
 from omamori_firmware.errors import MachineError, SetupError
 from omamori_firmware.qemu import MAX_PORTS, Machine, MachineConfig, PortFd, arguments, prepare
 from omamori_firmware.qmp import QMP
@@ -38,6 +39,16 @@ def test_a_supervisor_is_on_the_third_serial_port_and_only_where_there_is_one(tm
     line = arguments(dataclasses.replace(config(tmp_path), supervisor=tmp_path / "line"))
     end = line.index(f"socket,id=supervisor,path={tmp_path / 'line'},reconnect=1")
     assert line[end + 1 : end + 3] == ["-device", "isa-serial,chardev=supervisor,index=2,iobase=0x3e8,irq=5"]
+
+
+def test_a_tpm_is_soldered_on_only_where_the_kernel_has_a_driver_of_it(tmp_path: Path) -> None:
+    assert "-tpmdev" not in arguments(config(tmp_path))
+    wanted = dataclasses.replace(config(tmp_path), tpm=tmp_path / "con,trol")
+    line = arguments(wanted)
+    end = line.index(f"socket,id=tpm-control,path={tmp_path}/con,,trol")
+    assert line[end + 1 :][:4] == ["-tpmdev", "emulator,id=tpm,chardev=tpm-control", "-device", "tpm-tis,tpmdev=tpm"]
+    with pytest.raises(SetupError, match="TPM"):
+        dataclasses.replace(wanted, model=AARCH64.model)
 
 
 def test_the_identity_follows_the_first_port(tmp_path: Path) -> None:

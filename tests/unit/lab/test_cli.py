@@ -26,6 +26,15 @@ def test_an_unknown_scene_is_an_error_with_a_hint(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err.splitlines() == ["error: no such scene: dragons", "hint: see: omamori-lab list"]
 
 
+def test_a_tpm_that_the_lab_does_not_have_is_said_before_anything_begins(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert cli.main(["run", "--tpm", "--board", "aarch64-uefi", "--state", str(tmp_path / "lab")]) == 1
+    assert "leave out --tpm" in capsys.readouterr().err
+    assert not (tmp_path / "lab").exists()
+
+
 def test_scenes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["list"]) == 0
     assert "feed-refused" in capsys.readouterr().out
