@@ -11,6 +11,11 @@ from __future__ import annotations
 from .vocabulary import WireEnum
 
 MAX_CODE = 9999
+# From where on a box is hot, and its rail too low: the supervisor's own thresholds (docs/supervisor.md), so that its
+# lamp, the box's code and the page say the same. Below `COOL_CELSIUS` a box that was hot is not any more.
+HOT_CELSIUS = 85
+COOL_CELSIUS = 80
+LOW_MILLIVOLTS = 3000
 
 
 class Trouble(WireEnum):

@@ -16,6 +16,7 @@ from omamori_protocol.device import format_mac
 from omamori_protocol.vocabulary import Direction, EventKind, FeedState, Function
 
 from .box_view import exact
+from .supervisor_view import power_name
 
 _PLAIN_FUNCTIONS = frozenset({Function.CATEGORY, Function.APPLICATION})  # not dangerous by themselves
 
@@ -158,6 +159,10 @@ def view_happening(event: EventFacts, *, names: Mapping[str, str], now_ms: int, 
         if event.feed_state is FeedState.ACTIVE and text:  # nothing new was taken: it says that all is well again
             title = words.other.feed_fine
         reason = words.feed_problems[feed_problem(text)] if text and tone == "notice" else ""
+    elif event.kind is EventKind.POWER and event.power_kind is not None:
+        tone = "notice" if event.severity > 1 else ""
+        title = power_name(event.power_kind, event.power_ms, words)
+        reason = words.supervisor.powers[event.power_kind].meaning if tone else ""
     else:
         tone = "notice" if event.severity > 1 else ""
         for beginning, translation in words.system_events:

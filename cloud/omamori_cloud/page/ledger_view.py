@@ -19,6 +19,7 @@ from .alert_view import TimeView, view_time
 from .box_view import BoxView, view_box
 from .firmware_view import FirmwareView, view_firmware
 from .outage_view import MAX_OUTAGES, OutageView, view_outage
+from .supervisor_view import SupervisorView, view_supervisor
 
 PAGE_SIZE = 50
 _DAY_MS = 86_400_000
@@ -86,6 +87,7 @@ class BoxPage:
     box: BoxView
     settings: SettingsView | None
     firmware: FirmwareView | None
+    supervisor: SupervisorView | None
     outages: tuple[OutageView, ...]
     periods: tuple[PeriodView, ...]
     entries: tuple[EntryView, ...]
@@ -123,6 +125,7 @@ def make_box_page(
         box=view_box(facts, name=name, now_ms=now_ms, offline_after_s=offline_after_s, words=words),
         settings=None if facts.settings is None else view_settings(facts.settings, now_ms=now_ms, words=words),
         firmware=None if facts.update is None else view_firmware(facts.update, now_ms=now_ms, words=words),
+        supervisor=view_supervisor(facts, words=words),
         outages=tuple(
             view_outage(item, now_ms=now_ms, words=words) for item in reader.outages(facts.device, limit=MAX_OUTAGES)
         ),

@@ -9,8 +9,10 @@ from omamori_cloud.facts import OutageFacts, ServiceOutageFacts, WorkerFacts
 from omamori_cloud.harmless import harmless
 from omamori_cloud.liveness import OutageReason
 from omamori_cloud.wording import Wording
+from omamori_protocol.vocabulary import PowerKind
 
 from .alert_view import TimeView, view_time
+from .supervisor_view import power_name
 
 MAX_OUTAGES = 20
 MAX_SERVICE_OUTAGES = 10
@@ -55,13 +57,14 @@ def view_outage(outage: OutageFacts, *, now_ms: int, words: Wording) -> OutageVi
     """Return an absence in `words`."""
     text = words.liveness
     about = text.outages[outage.reason]
+    power = _power(outage)
     known = [(name, value) for name, value in outage.evidence.items() if name in text.evidence]
     return OutageView(
         id=outage.id,
         start=view_time(outage.start_ms, now_ms, words),
         length=_length(outage.start_ms, outage.end_ms, now_ms, words),
-        name=about.name,
-        meaning=about.meaning,
+        name=about.name if power is None else power_name(*power, words),
+        meaning=about.meaning if power is None else words.supervisor.powers[power[0]].meaning,
         tone="notice" if outage.reason not in _QUIET else "",
         told=text.told if outage.noticed_ms is not None else "",
         evidence=tuple(text.evidence[name].format(value=harmless(str(value), limit=40)) for name, value in known),
@@ -94,6 +97,15 @@ def view_workers(workers: Sequence[WorkerFacts], *, now_ms: int, words: Wording)
             )
         )
     return tuple(found)
+
+
+def _power(outage: OutageFacts) -> tuple[PowerKind, int] | None:
+    """Return what a supervisor saw, if the power was the reason; without one nobody knows more than that."""
+    word, length_ms = outage.evidence.get("power"), outage.evidence.get("power_ms", 0)
+    if outage.reason is not OutageReason.POWER or not isinstance(word, str) or not isinstance(length_ms, int):
+        return None
+    kind = next((kind for kind in PowerKind if kind.word == word), None)
+    return None if kind is None else (kind, length_ms)
 
 
 def _length(start_ms: int, end_ms: int | None, now_ms: int, words: Wording) -> str:

@@ -92,6 +92,13 @@ def _firmware_text(body: EventMessage) -> str:
     return ": ".join(words)[:_MAX_TEXT]
 
 
+def _power_text(body: EventMessage) -> str:
+    """Return a power event in one line, for those who read the list of events."""
+    assert body.power_kind is not None  # `intake` has seen to it
+    length = f", {body.power_ms} ms" if body.power_ms else ""
+    return f"power: {body.power_kind.word}{length}"
+
+
 class Batch:
     """What a transaction stores; fill it with `add`, then call `store` once.
 
@@ -197,6 +204,8 @@ class Batch:
         if body.kind is EventKind.FIRMWARE:
             self._add_firmware(body, origin)
             text = _firmware_text(body)
+        if body.kind is EventKind.POWER:
+            text = _power_text(body)
         changed = {
             "text": text,
             "terminal_ip": canonical_address(body.terminal_ip),

@@ -13,6 +13,7 @@ from omamori_protocol.vocabulary import Action, Direction, EngineState, Function
 from .desk import ExplainWords, MenuWords, ReportWords
 from .firmware import FirmwareWords
 from .liveness import LivenessWords
+from .supervisor import SupervisorWords
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,6 +270,7 @@ class Wording:
     part_states: Mapping[PartState, str]
     firmware: FirmwareWords
     liveness: LivenessWords
+    supervisor: SupervisorWords
     menu: MenuWords
     explain: ExplainWords
     reports: ReportWords

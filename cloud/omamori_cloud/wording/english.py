@@ -26,6 +26,7 @@ from .catalogue import (
 from .desk_english import EXPLAIN, MENU, REPORTS
 from .firmware_english import FIRMWARE
 from .liveness_english import LIVENESS
+from .supervisor_english import SUPERVISOR
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -459,6 +460,7 @@ ENGLISH = Wording(
     },
     firmware=FIRMWARE,
     liveness=LIVENESS,
+    supervisor=SUPERVISOR,
     menu=MENU,
     explain=EXPLAIN,
     reports=REPORTS,

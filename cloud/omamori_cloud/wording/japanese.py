@@ -26,6 +26,7 @@ from .catalogue import (
 from .desk_japanese import EXPLAIN, MENU, REPORTS
 from .firmware_japanese import FIRMWARE
 from .liveness_japanese import LIVENESS
+from .supervisor_japanese import SUPERVISOR
 
 _WEEKDAYS = "月火水木金土日"
 
@@ -466,6 +467,7 @@ JAPANESE = Wording(
     },
     firmware=FIRMWARE,
     liveness=LIVENESS,
+    supervisor=SUPERVISOR,
     menu=MENU,
     explain=EXPLAIN,
     reports=REPORTS,

@@ -28,6 +28,8 @@ LIVENESS = LivenessWords(
         "away_s": "time without a connection, as the box counted it: {value} s",
         "trouble": "code that the box showed meanwhile: {value}",
         "last_end": "how the run before ended: {value}",
+        "power": "the supervisor says of the power: {value}",
+        "power_ms": "without power for {value} ms",
     },
     outages={
         OutageReason.UNKNOWN: OutageWords(name="Being looked at", meaning="It has just begun; nobody knows why yet."),

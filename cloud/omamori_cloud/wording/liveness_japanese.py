@@ -28,6 +28,8 @@ LIVENESS = LivenessWords(
         "away_s": "機器が数えた、つながらなかった時間: {value}秒",
         "trouble": "その間に機器が示した番号: {value}",
         "last_end": "その前の終わり方: {value}",
+        "power": "見守り部品から見た電源: {value}",
+        "power_ms": "電源が切れていた時間: {value}ミリ秒",
     },
     outages={
         OutageReason.UNKNOWN: OutageWords(name="確認中", meaning="途切れたばかりで、まだ理由が分かりません。"),

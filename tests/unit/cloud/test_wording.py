@@ -25,6 +25,7 @@ from omamori_protocol.vocabulary import (
     FirmwareReason,
     FirmwareState,
     Function,
+    PowerKind,
     Severity,
 )
 
@@ -66,6 +67,7 @@ def test_every_choice_has_words(words: Wording) -> None:
     assert set(words.firmware.reasons) == set(FirmwareReason)
     assert set(words.liveness.outages) == set(OutageReason)
     assert set(words.liveness.troubles) == set(Trouble)
+    assert set(words.supervisor.powers) == set(PowerKind)
     assert set(words.refusal_reasons) == {reason.value for reason in RefusalReason}
 
 
