@@ -43,6 +43,8 @@
 #include <unistd.h>
 
 #include "omamori_gate.h"
+#define PROGRAM "omamori-watch"
+#include "omamori_service.h"
 
 #define MS_NS 1000000ull
 #define SECOND_NS 1000000000ull
@@ -124,10 +126,7 @@ struct watch {
 	__u64 scanned_ns;
 	int table_fd;
 	int button_fd;
-	int notify_fd;
-	bool must_feed;
-	struct sockaddr_un notify_address;
-	socklen_t notify_length;
+	struct notifier notifier;
 };
 
 static volatile sig_atomic_t must_stop;
@@ -141,17 +140,6 @@ static void on_signal(int number)
 		must_stop = 1;
 }
 
-static __attribute__((format(printf, 1, 2))) void say(const char *format, ...)
-{
-	va_list arguments;
-
-	va_start(arguments, format);
-	fputs("omamori-watch: ", stderr);
-	vfprintf(stderr, format, arguments);
-	fputc('\n', stderr);
-	va_end(arguments);
-}
-
 /* The gate's clock: goes on while the machine sleeps, never jumps. */
 static __u64 now_ns(void)
 {
@@ -159,24 +147,6 @@ static __u64 now_ns(void)
 
 	clock_gettime(CLOCK_BOOTTIME, &at);
 	return (__u64)at.tv_sec * SECOND_NS + (__u64)at.tv_nsec;
-}
-
-/* Read a small file whole; its length, or -1. */
-static ssize_t read_file(const char *path, char *buffer, size_t size)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t length = -1;
-	size_t sum = 0;
-
-	if (fd < 0)
-		return -1;
-	while (sum < size - 1 && (length = read(fd, buffer + sum, size - 1 - sum)) > 0)
-		sum += (size_t)length;
-	close(fd);
-	if (length < 0)
-		return -1;
-	buffer[sum] = '\0';
-	return (ssize_t)sum;
 }
 
 /* ---- the gate ------------------------------------------------------------------------------------------------- */
@@ -459,29 +429,6 @@ static bool look(struct watch *watch, __u64 step_ns)
 
 /* ---- what others are told ------------------------------------------------------------------------------------- */
 
-static void notify(struct watch *watch, const char *text)
-{
-	if (watch->notify_fd >= 0)
-		sendto(watch->notify_fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT,
-		       (const struct sockaddr *)&watch->notify_address, watch->notify_length);
-}
-
-static void open_notify(struct watch *watch)
-{
-	const char *path = getenv("NOTIFY_SOCKET");
-
-	watch->notify_fd = -1;
-	watch->must_feed = getenv("WATCHDOG_USEC") != NULL;
-	if (!path || (path[0] != '/' && path[0] != '@') || strlen(path) >= sizeof(watch->notify_address.sun_path))
-		return;
-	watch->notify_address.sun_family = AF_UNIX;
-	memcpy(watch->notify_address.sun_path, path, strlen(path));
-	if (path[0] == '@')
-		watch->notify_address.sun_path[0] = '\0';
-	watch->notify_length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
-	watch->notify_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-}
-
 static void write_state(const struct watch *watch)
 {
 	char temporary[PATH_BYTES], text[768];
@@ -722,9 +669,9 @@ static void run(struct watch *watch)
 			read_button(watch, now);
 		end_button(watch, now);
 		find_button(watch, now);
-		if (watch->must_feed && now - watch->notified_ns >= NOTIFY_NS) {
+		if (watch->notifier.must_feed && now - watch->notified_ns >= NOTIFY_NS) {
 			watch->notified_ns = now;
-			notify(watch, "WATCHDOG=1");
+			notify(&watch->notifier, "WATCHDOG=1");
 		}
 	}
 	keep_lease(watch, false, now_ns());
@@ -866,12 +813,12 @@ int main(int argc, char **argv)
 	sigaction(SIGUSR1, &action, NULL);
 	/* A machine short of memory must not have to fetch us from disk first; without the permission, so be it. */
 	mlockall(MCL_CURRENT | MCL_FUTURE);
-	open_notify(&watch);
+	watch.notifier = open_notifier();
 	take_over(&watch);
 	find_button(&watch, now_ns());
 	write_state(&watch);
-	notify(&watch, "READY=1");
+	notify(&watch.notifier, "READY=1");
 	run(&watch);
-	notify(&watch, "STOPPING=1");
+	notify(&watch.notifier, "STOPPING=1");
 	return 0;
 }
