@@ -19,7 +19,8 @@ from omamori_cloud.store.database import migrate, open_database
 from omamori_cloud.store.reader import Reader
 from omamori_cloud.store.reports import ReportStore
 from omamori_cloud.store.writer import Writer
-from omamori_protocol.messages import Event, Heartbeat, State
+from omamori_protocol.diagnostics import Diagnostics, compress
+from omamori_protocol.messages import Event, Heartbeat, State, SupervisorState
 from omamori_protocol.reported import PartName, PartReport, PartState, Reported
 from omamori_protocol.vocabulary import (
     Action,
@@ -28,6 +29,7 @@ from omamori_protocol.vocabulary import (
     EventKind,
     FeedState,
     Function,
+    PowerKind,
     Presence,
     Severity,
     Slot,
@@ -177,6 +179,11 @@ def ledger_event(**changes: Any) -> Event:
     return Event(**{**values, **changes})
 
 
+def diagnostics(told: dict[str, Any] | None = None, **changes: Any) -> Diagnostics:
+    values: dict[str, Any] = {"command_id": bytes(range(8)), "at_s": NOW_MS // 1000 - 5}
+    return Diagnostics(**{**values, "content": compress(told or {"format": 1, "log": ["始動"]}), **changes})
+
+
 def reported(**changes: Any) -> Reported:
     values: dict[str, Any] = {
         "at_s": NOW_MS // 1000 - 5,
@@ -189,3 +196,33 @@ def reported(**changes: Any) -> Reported:
         ),
     }
     return Reported(**{**values, **changes})
+
+
+def power_event(**changes: Any) -> Event:
+    values: dict[str, Any] = {
+        "boot": 2,
+        "seq": 1,
+        "at_ms": NOW_MS - 1000,
+        "kind": EventKind.POWER,
+        "power_kind": PowerKind.SHORT_PULL,
+        "power_serial": 4,
+        "power_ms": 5012,
+    }
+    return Event(**{**values, **changes})
+
+
+def supervisor_state(**changes: Any) -> SupervisorState:
+    values: dict[str, Any] = {
+        "answers": True,
+        "chip": "1.4.0",
+        "through": True,
+        "moves": 7,
+        "past_s": 134,
+        "resets": 0,
+        "restarts": 1,
+        "power_serial": 4,
+        "power_kind": PowerKind.SHORT_PULL,
+        "power_ms": 5012,
+        "lease_ms": 150,
+    }
+    return SupervisorState(**{**values, **changes})
