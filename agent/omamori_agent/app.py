@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from omamori_protocol.messages import Event
 from omamori_protocol.vocabulary import EventKind
 
-from . import desired, diagnosis, engine, feed, ledger, telemetry, timekeeping, wifi
+from . import desired, diagnosis, diagnostics, engine, feed, ledger, telemetry, timekeeping, wifi
 from .address.part import AddressPart
 from .clock import SystemClock
 from .config import AgentConfig
@@ -57,6 +57,8 @@ def build(config: AgentConfig, clock: Clock | None = None) -> Agent:
         SetupError: The data partition or the image lacks something.
     """
     clock = clock or SystemClock(floor_s=config.release.build_time)
+    log = diagnostics.LogLines()
+    logging.getLogger("omamori_agent").addHandler(log)
     status = StatusBoard()
     console = ConsoleReporter(config.paths.console)
     spool = Spool(config.paths.spool, config.spool, clock)
@@ -87,6 +89,7 @@ def build(config: AgentConfig, clock: Clock | None = None) -> Agent:
         parts=lambda version: [_address_part(config, reach, version), wifi_part, firmware_feature.part],
         busy=firmware_feature.busy,
         console=console.line,
+        collect=lambda: diagnostics.pack(diagnostics.collect(config.paths, status.get(), log.lines())),
     )
     identity = IdentityWorker(
         device=config.device,
@@ -111,6 +114,7 @@ def build(config: AgentConfig, clock: Clock | None = None) -> Agent:
         desired=desired_worker,
         last_end=last_run.end,
         why_leaving=lambda: why_leaving(config.paths.restart_request),
+        jobs=desired_worker.jobs,
         power_before=telemetry_worker.power_before,
     )
     reach.link = link

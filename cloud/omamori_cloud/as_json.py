@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from omamori_protocol.device import format_mac
+from omamori_protocol.diagnostics import decompress
 from omamori_protocol.feed_book import Explanation
 from omamori_protocol.trouble import trouble_of
 from omamori_protocol.vocabulary import WireEnum
@@ -18,6 +19,7 @@ from omamori_protocol.vocabulary import WireEnum
 from .clock import to_rfc3339
 from .facts import (
     BoxFacts,
+    DiagnosticsFacts,
     EventFacts,
     FirmwareFacts,
     LedgerFacts,
@@ -163,6 +165,17 @@ def settings_object(settings: SettingsFacts) -> dict[str, Any]:
         "refused": None if settings.refused_reason is None else refused,
         "command": None if settings.command_id is None else command,
         "bypass_until": _time(None if settings.bypass_until_s is None else settings.bypass_until_s * 1000),
+    }
+
+
+def diagnostics_object(found: DiagnosticsFacts) -> dict[str, Any]:
+    """Return what a box told about itself; its content depends on the box's version."""
+    return {
+        "device": found.device_id,
+        "command": found.command_id.hex(),
+        "collected": _time(found.at_s * 1000),
+        "received": _time(found.received_ms),
+        "content": decompress(found.content),
     }
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .as_json import alert_object, box_object, event_object, ledger_object, sums_object
+from .as_json import alert_object, box_object, diagnostics_object, event_object, ledger_object, sums_object
 from .cli_broker import add_broker_commands, write_broker_files
 from .cli_desk import DESK_COMMANDS, add_desk_commands
 from .cli_output import local_time, print_json, print_table
@@ -73,6 +73,11 @@ def _parser() -> argparse.ArgumentParser:
 
     events = commands.add_parser("events", parents=[common], help="list feed and system events, newest first")
     events.add_argument("--json", action="store_true", help="for scripts: the object of /api/v1/events")
+
+    told = commands.add_parser(
+        "diagnostics", parents=[common], help="print what a box last told about itself, when it was asked"
+    )
+    told.add_argument("--device", metavar="ID", required=True, help="the box")
 
     ledger = commands.add_parser("ledger", parents=[common], help="list what passed a box uninspected, newest first")
     ledger.add_argument("--json", action="store_true", help="for scripts: the object of /api/v1/ledger")
@@ -210,6 +215,18 @@ def _events(config: CloudConfig, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _diagnostics(config: CloudConfig, arguments: argparse.Namespace) -> int:
+    found = _reader(config).diagnostics(arguments.device)
+    if found is None:
+        raise QueryError(
+            "device",
+            f"{arguments.device[:40]!r} has told nothing about itself",
+            hint="omamori-ota command diagnostics asks it",
+        )
+    print_json(diagnostics_object(found))
+    return 0
+
+
 _LEDGER_PARAMETERS = ("since", "device", "before", "limit")
 
 
@@ -251,6 +268,7 @@ _COMMANDS = {
     "boxes": _boxes,
     "alerts": _alerts,
     "events": _events,
+    "diagnostics": _diagnostics,
     "ledger": _ledger,
     **DESK_COMMANDS,
     **STORE_COMMANDS,

@@ -9,7 +9,7 @@ belonged to it is acknowledged: the broker delivers it again, and the store reco
 Several workers may do this at a time, each under a name of its own, which it keeps: what the broker has given to a
 worker waits for that worker (docs/adr/0045-shared-ingest.md).
 
-* Events and heartbeats are shared: each goes to one worker.
+* Events, heartbeats and answers to commands are shared: each goes to one worker.
 * States and reports on settings go to every worker, one after the other. They are few and retained, and a shared
   subscription would bring no retained messages.
 
@@ -52,7 +52,7 @@ _RETRY_FIRST_S, _RETRY_LAST_S = 0.5, 10.0
 _CONNECT_TIMEOUT_S = 10.0
 _READ_AHEAD_BYTES = 16 * 1024  # as much as a TLS record holds
 _DRAINED_AFTER_S = 3.0  # silence after which a worker that retires has everything
-_SHARED = (Leaf.EVENT, Leaf.HEARTBEAT)
+_SHARED = (Leaf.EVENT, Leaf.HEARTBEAT, Leaf.JOB)
 _WHOLE = (Leaf.STATE, Leaf.REPORTED)
 
 

@@ -3,7 +3,8 @@
 RabbitMQ has no shared subscriptions; it has queues, which lie on a majority of its nodes and give each message to one
 of those who take from them. There are two:
 
-* `EVENTS`: events and heartbeats. Whoever takes in has a share; what a dead worker had not acknowledged goes to others.
+* `EVENTS`: events, heartbeats and answers to commands. Whoever takes in has a share; what a dead worker had not
+  acknowledged goes to others.
 * `STATES`: states and reports on settings, which must keep their order: one worker at a time has them all, and another
   one when it is gone.
 
@@ -40,7 +41,7 @@ MAX_QUEUED_MESSAGES = 1_000_000
 
 _EXCHANGE = "amq.topic"  # where the MQTT plugin brings what boxes publish
 _QUEUES: dict[str, tuple[tuple[Leaf, ...], dict[str, Any]]] = {
-    EVENTS: ((Leaf.EVENT, Leaf.HEARTBEAT), {}),
+    EVENTS: ((Leaf.EVENT, Leaf.HEARTBEAT, Leaf.JOB), {}),
     STATES: ((Leaf.STATE, Leaf.REPORTED), {"x-single-active-consumer": True}),
 }
 _ARGUMENTS = {

@@ -14,6 +14,7 @@ import functools
 import ipaddress
 from enum import StrEnum
 
+from omamori_protocol.diagnostics import Diagnostics, decompress
 from omamori_protocol.errors import MalformedError, OversizeError, ProtocolError, UnknownVersionError
 from omamori_protocol.messages import Event, Heartbeat, State
 from omamori_protocol.reported import Reported
@@ -26,11 +27,14 @@ MAX_DETAIL = 200
 _FUTURE_MS = 10 * 60 * 1000  # a clock may be a little fast
 _PAST_MS = 365 * 86400 * 1000  # a spool may be old, but not as old as this
 
-_RECORDS: dict[Leaf, type[Heartbeat | State | Event | Reported]] = {
+Body = Heartbeat | State | Event | Reported | Diagnostics
+
+_RECORDS: dict[Leaf, type[Body]] = {
     Leaf.HEARTBEAT: Heartbeat,
     Leaf.STATE: State,
     Leaf.EVENT: Event,
     Leaf.REPORTED: Reported,
+    Leaf.JOB: Diagnostics,
 }
 
 
@@ -62,7 +66,7 @@ class Message:
     """A delivery that says what it should."""
 
     device: str
-    body: Heartbeat | State | Event | Reported
+    body: Body
     received_ms: int
     retained: bool = False
 
@@ -100,8 +104,10 @@ def take_in(delivery: Delivery) -> Message | Refusal:
     return Message(device=device, body=body, received_ms=delivery.received_ms, retained=delivery.retained)
 
 
-def _decode(leaf: Leaf, payload: bytes) -> Heartbeat | State | Event | Reported:
+def _decode(leaf: Leaf, payload: bytes) -> Body:
     body = _RECORDS[leaf].decode(payload)
+    if isinstance(body, Diagnostics):
+        decompress(body.content)  # what nobody could read is refused here, and counted
     if isinstance(body, Event) and body.kind is EventKind.LEDGER and body.uninspected_reason is None:
         raise MalformedError("a ledger entry without a reason")
     if (

@@ -29,6 +29,7 @@ class RetentionConfig:
     event_days: int = 365  # of feeds, firmware and the boxes themselves
     ledger_days: int = 365  # the sums are kept for ever
     refusal_days: int = 90
+    diagnostics_days: int = 30
     every_s: int = 3_600  # between two runs of the job
     batch_rows: int = 2_000  # rows of one transaction, which ingest may have to wait for
 

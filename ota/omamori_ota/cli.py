@@ -228,12 +228,12 @@ def _command(options: argparse.Namespace) -> None:
         topic = device_topic(options.device, Leaf.COMMAND)
         publish(address, topic, data, retain=False, expiry_s=int(lifetime.total_seconds()))
     number = command.command_id.hex()
-    detail = {"minutes": options.minutes} if options.when is None else {"when": options.when}
+    detail = {name: getattr(options, name) for name in options.detail}
     if options.json:
         print_json({"device": options.device, "command": number, **detail})
     else:
-        ((name, value),) = detail.items()
-        print(f"{options.verb.word} device={options.device} {name}={value} command={number}")
+        words = [f"{name}={value}" for name, value in {"device": options.device, **detail, "command": number}.items()]
+        print(" ".join([options.verb.word, *words]))
 
 
 def _positive(text: str) -> int:
@@ -368,7 +368,8 @@ def _add_box(parser: argparse.ArgumentParser, *, valid: str) -> None:
 def _add_command(parser: argparse.ArgumentParser, verb: Verb) -> None:
     _add_box(parser, valid="10m")
     parser.add_argument("--asked-by", default="", metavar="NAME", help="who wants it, for the record")
-    parser.set_defaults(run=_command, verb=verb, minutes=0, when=None)
+    detail = {Verb.REBOOT: ("when",), Verb.DIAGNOSTICS: ()}.get(verb, ("minutes",))
+    parser.set_defaults(run=_command, verb=verb, detail=detail, minutes=0, when=None)
 
 
 def _add_box_commands(commands: _Commands) -> None:
@@ -412,6 +413,8 @@ def _add_box_commands(commands: _Commands) -> None:
         default=Moment.WINDOW.word,
         help="window: of the box's firmware section; never: take back one that waits (default: %(default)s)",
     )
+    command = group.add_parser("diagnostics", help="have the box tell about itself; see omamori-cloud diagnostics")
+    _add_command(command, Verb.DIAGNOSTICS)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -27,11 +27,13 @@ class Verb(WireEnum):
     BYPASS: pass everything uninspected for `minutes`; 0 ends it now.
     IDENTIFY: blink the board's lamp for `minutes`, so that somebody beside the box knows which one it is; 0 ends it.
     REBOOT: restart in an orderly way at the `moment`.
+    DIAGNOSTICS: tell about itself what helps to find out what is wrong (`diagnostics`).
     """
 
     BYPASS = 1
     IDENTIFY = 2
     REBOOT = 3
+    DIAGNOSTICS = 4
 
 
 class Moment(WireEnum):
@@ -72,7 +74,7 @@ class Command(Record):
             raise MalformedError(f"a command expires within {MAX_LIFE_S} s after it is issued")
         if (self.verb is Verb.REBOOT) is not (self.moment is not None):
             raise MalformedError("a restart, and nothing else, has its moment")
-        if self.verb is Verb.REBOOT and self.minutes:
-            raise MalformedError("a restart has no minutes")
+        if self.verb in {Verb.REBOOT, Verb.DIAGNOSTICS} and self.minutes:
+            raise MalformedError(f"{self.verb.word} has no minutes")
         if self.verb is Verb.IDENTIFY and self.minutes > MAX_IDENTIFY_MINUTES:
             raise MalformedError(f"{self.minutes} minutes of blinking are too many, at most {MAX_IDENTIFY_MINUTES}")

@@ -110,6 +110,25 @@ class Octets:
 
 
 @dataclasses.dataclass(frozen=True)
+class Blob:
+    """At most `maximum` bytes."""
+
+    maximum: int
+
+    def to_wire(self, value: Any) -> Any:
+        """Check as on the way in."""
+        return self.from_wire(value)
+
+    def from_wire(self, value: Any) -> Any:
+        """Check type and length."""
+        if not isinstance(value, bytes):
+            raise MalformedError(f"expected bytes, got {type(value).__name__}")
+        if len(value) > self.maximum:
+            raise OversizeError(f"{len(value)} bytes, allowed {self.maximum}", limit=self.maximum)
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
 class Choice:
     """A member of a closed choice."""
 

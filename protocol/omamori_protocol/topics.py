@@ -2,7 +2,7 @@
 
     omamori/v1/<device>/{hb,state,evt,reported}      published by the box
     omamori/v1/<device>/{cmd,desired}                for the box, signed; desired is retained
-    omamori/v1/<device>/job/<id>
+    omamori/v1/<device>/job/<id>                     published by the box: the answer to the command with this id
     omamori/v1/announce/feed/<channel>
 
 A device id cannot be `announce` (ids are upper case), so the two trees never meet.
@@ -20,7 +20,7 @@ PREFIX = "omamori/v1"
 MAX_TOPIC_LENGTH = 128
 
 _CHANNEL = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
-_DEVICE_TOPIC = re.compile(rf"{PREFIX}/([A-Z0-9-]{{1,64}})/(hb|state|evt|reported)")
+_DEVICE_TOPIC = re.compile(rf"{PREFIX}/([A-Z0-9-]{{1,64}})/(hb|state|evt|reported|job)(/[0-9a-f]{{16}})?")
 
 
 class Leaf(StrEnum):
@@ -32,6 +32,7 @@ class Leaf(StrEnum):
     COMMAND = "cmd"
     DESIRED = "desired"
     REPORTED = "reported"
+    JOB = "job"
 
 
 def device_topic(device: str, leaf: Leaf) -> str:
@@ -39,9 +40,14 @@ def device_topic(device: str, leaf: Leaf) -> str:
     return f"{PREFIX}/{check_device_id(device)}/{leaf}"
 
 
+def job_topic(device: str, command_id: bytes) -> str:
+    """Return the topic of the answer to a command; raises `MalformedError` on a bad id."""
+    return f"{device_topic(device, Leaf.JOB)}/{command_id.hex()}"
+
+
 def any_device(leaf: Leaf) -> str:
     """Return the subscription filter for `leaf` of all devices."""
-    return f"{PREFIX}/+/{leaf}"
+    return f"{PREFIX}/+/{leaf}/+" if leaf is Leaf.JOB else f"{PREFIX}/+/{leaf}"
 
 
 def parse_device_topic(topic: str) -> tuple[str, Leaf]:
@@ -51,7 +57,7 @@ def parse_device_topic(topic: str) -> tuple[str, Leaf]:
         MalformedError: It is not such a topic.
     """
     match = _DEVICE_TOPIC.fullmatch(topic) if len(topic) <= MAX_TOPIC_LENGTH else None
-    if match is None:
+    if match is None or (match[2] == Leaf.JOB) is not bool(match[3]):
         raise MalformedError(f"not a device's topic: {topic[:MAX_TOPIC_LENGTH]!r}")
     return check_device_id(match[1]), Leaf(match[2])
 

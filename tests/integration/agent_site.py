@@ -19,6 +19,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from omamori_agent.config import Paths
+from omamori_protocol.diagnostics import Diagnostics
 from omamori_protocol.messages import Event, Heartbeat, State
 from omamori_protocol.reported import Reported
 from omamori_protocol.topics import Leaf, any_device, device_topic
@@ -55,7 +56,7 @@ class Cloud:
     def _on_connect(self, client: Client, *_rest: object) -> None:
         # Events as the cloud takes them: shared between workers. "No matching subscribers" must not count those out.
         shared = f"$share/ingest/{any_device(Leaf.EVENT)}"
-        leaves = (Leaf.STATE, Leaf.HEARTBEAT, Leaf.REPORTED)
+        leaves = (Leaf.STATE, Leaf.HEARTBEAT, Leaf.REPORTED, Leaf.JOB)
         client.subscribe([(shared, 1), *((any_device(leaf), 1) for leaf in leaves)])
 
     def _on_message(self, _client: Client, _data: object, message: MQTTMessage) -> None:
@@ -76,6 +77,13 @@ class Cloud:
     @property
     def reports(self) -> list[Reported]:
         return [Reported.decode(item) for item in self.of(Leaf.REPORTED)]
+
+    @property
+    def answers(self) -> dict[str, Diagnostics]:
+        """Answers to commands, by the last level of their topics."""
+        topics = f"{device_topic(DEVICE, Leaf.JOB)}/"
+        found = [(name, payload) for name, payload, _retain in list(self.received) if name.startswith(topics)]
+        return {name.removeprefix(topics): Diagnostics.decode(payload) for name, payload in found}
 
     @property
     def texts(self) -> list[str]:

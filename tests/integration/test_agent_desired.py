@@ -27,10 +27,12 @@ from omamori_ota.keys import KeyDirectory
 from omamori_ota.settings_file import parse_settings
 from omamori_ota.signed import DesiredDesk
 from omamori_protocol import cose
+from omamori_protocol.command import Verb
 from omamori_protocol.desired import DesiredState
+from omamori_protocol.diagnostics import decompress
 from omamori_protocol.reported import PartName, PartState, Reported
 from omamori_protocol.topics import Leaf, device_topic
-from sim.box import DEVICE
+from sim.box import CLAIM, DEVICE
 from sim.gate_maps import gate_maps
 from sim.mosquitto import Mosquitto
 from sim.pki import Authority
@@ -304,6 +306,31 @@ def test_identify_and_restart_commands(site: Site, cloud: Cloud, operator: Opera
     eventually(lambda: cloud.reports[-1].command_state is PartState.APPLIED, what=site.log)
     eventually(lambda: "the box was restarted, as 佐藤 asked" in cloud.texts, what=site.log)
     assert not site.paths.restart_request.exists()
+
+
+def test_diagnostics_wait_for_the_broker(
+    site: Site, cloud: Cloud, operator: Operator, gate: Gate, broker: Mosquitto
+) -> None:
+    site.start()
+    eventually(lambda: cloud.reports, what=site.log)
+    command, signed = operator.desk.command(DEVICE, Verb.DIAGNOSTICS, asked_by="佐藤", lifetime=DAY)
+    number = command.command_id.hex()
+    operator.send(signed, Leaf.COMMAND)
+    eventually(lambda: number in cloud.answers, what=site.log)
+    told = decompress(cloud.answers[number].content)
+    assert (told["box"]["device"]["id"], told["status"]["connected"]) == (DEVICE, True)
+    assert any("connected to localhost" in line for line in told["log"])
+    for secret in (CLAIM, "PRIVATE"):
+        assert secret not in json.dumps(told)
+    eventually(
+        lambda: (
+            (cloud.reports[-1].command_id, cloud.reports[-1].command_state) == (command.command_id, PartState.APPLIED)
+        ),
+        what=site.log,
+    )
+    eventually(lambda: not (site.paths.desired / "diagnostics.cbor").exists(), what=site.log)
+    assert operator.order("diagnostics") == 0
+    eventually(lambda: len(cloud.answers) == 2, what=site.log)
 
 
 def test_address_that_does_not_work_comes_back(site: Site, cloud: Cloud, operator: Operator, gate: Gate) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from omamori_protocol.messages import Event
 from omamori_protocol.vocabulary import FeedState, Presence
-from unit.cloud.makers import alert, feed_event, heartbeat, ledger_event, reported, state
+from unit.cloud.makers import alert, diagnostics, feed_event, heartbeat, ledger_event, reported, state
 
 from .cloud_rig import Rig, running_rig, wait_for
 
@@ -68,6 +68,16 @@ def test_a_ledger_and_a_report_on_settings_arrive_once(rig: Rig) -> None:
     rig.cloud.start()  # the broker hands over its retained copy again
     assert rig.cloud.box(BOX)["settings"]["version"] == 7
     assert rig.cloud.box(BOX)["ledger"]["engine-down"]["packets"] == 3_400
+
+
+def test_what_a_box_tells_about_itself_arrives(rig: Rig) -> None:
+    box = rig.box()
+    told = diagnostics({"format": 1, "log": ["x"]}, at_s=now_ms() // 1000)
+    box.say(f"job/{told.command_id.hex()}", told.encode())
+    box.say(f"job/{bytes(8).hex()}", b"junk")
+    path = f"/api/v1/diagnostics?device={BOX}"
+    assert wait_for(lambda: rig.cloud.get(path)["diagnostics"], "what it told")["content"]["log"] == ["x"]
+    wait_for(lambda: rig.cloud.box(BOX)["refused_messages"] == 1, "the refusal")
 
 
 def test_what_happens_while_the_cloud_is_away_arrives_afterwards_once(rig: Rig) -> None:

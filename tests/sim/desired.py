@@ -37,6 +37,31 @@ class SimulatedDesired:
             listener()
 
 
+class SimulatedJobs:
+    """`omamori_agent.link.job.JobPort`."""
+
+    def __init__(self) -> None:
+        self.done: list[bytes] = []
+        self._waiting: tuple[bytes, bytes] | None = None
+        self._listeners: list[Callable[[], None]] = []
+
+    def waiting(self) -> tuple[bytes, bytes] | None:
+        return self._waiting
+
+    def sent(self, command_id: bytes) -> None:
+        self.done.append(command_id)
+        self._waiting = None
+
+    def subscribe(self, listener: Callable[[], None]) -> None:
+        self._listeners.append(listener)
+
+    def offer(self, command_id: bytes, payload: bytes) -> None:
+        """Have something to send."""
+        self._waiting = command_id, payload
+        for listener in self._listeners:
+            listener()
+
+
 class SimulatedSteering:
     """`omamori_agent.desired.SteeringPort`; it keeps entries as the maps would."""
 

@@ -1,7 +1,7 @@
 """Desired state and commands: signed for this box, judged whole, kept on disk, applied part by part, reported.
 
-`verify` holds the rules, `store` the files, `progress` the parts; `commands` does commands, with `bypass`, `identify`
-and `reboot`; `worker` puts them together. The parts are `policy` and `exemptions` here, the address in
+`verify` holds the rules, `store` the files, `progress` the parts; `commands` does commands, with `bypass`, `identify`,
+`reboot` and `diagnostics`; `worker` puts them together. The parts are `policy` and `exemptions` here, the address in
 `omamori_agent.address`, and whatever `build` is given.
 """
 
@@ -27,6 +27,7 @@ from omamori_protocol.errors import ProtocolError
 
 from .bypass import Bypass
 from .commands import Commands
+from .diagnostics import DiagnosticsAnswer
 from .errors import CommandRefusedError, DocumentRefusedError, PendingError
 from .exemptions import ExemptionsPart, RulePort
 from .gate_port import Steering, SteeringPort
@@ -43,6 +44,7 @@ __all__ = [
     "CommandRefusedError",
     "DesiredLimits",
     "DesiredWorker",
+    "DiagnosticsAnswer",
     "DocumentRefusedError",
     "Part",
     "PendingError",
@@ -102,6 +104,7 @@ def build(
     limits: DesiredLimits | None = None,
     busy: Callable[[], str] = lambda: "",
     console: Callable[[str], None] = lambda _line: None,
+    collect: Callable[[], bytes] = bytes,
 ) -> DesiredWorker:
     """Make the worker; nothing is touched before it runs.
 
@@ -115,6 +118,7 @@ def build(
         limits: Bounds and intervals; the defaults are those of the product.
         busy: Returns what a restart of the box would disturb; nothing if it would not.
         console: Writes one line on the console.
+        collect: Returns the content of diagnostics, compressed.
     """
     limits = limits or DesiredLimits()
     gate = gate or Steering(lambda: Gate(config.paths.bpf))
@@ -151,6 +155,9 @@ def build(
         busy=busy,
         tell=events.tell,
     )
+    diagnostics = DiagnosticsAnswer(
+        config.paths.desired / "diagnostics.cbor", collect=collect, clock=clock, tell=events.tell
+    )
     commands = Commands(
         device=config.device,
         keys=keys,
@@ -158,6 +165,7 @@ def build(
         bypass=bypass,
         identify=identify,
         reboot=reboot,
+        diagnostics=diagnostics,
         clock=clock,
         maximum=limits.max_remembered_commands,
     )

@@ -17,6 +17,7 @@ from omamori_agent.ports import Clock
 from omamori_protocol.command import Command, Verb
 
 from .bypass import Bypass
+from .diagnostics import DiagnosticsAnswer
 from .errors import CommandRefusedError
 from .identify import Identify
 from .reboot import Outcome, Reboot
@@ -36,6 +37,7 @@ class Commands:
         bypass: Does `Verb.BYPASS`.
         identify: Does `Verb.IDENTIFY`.
         reboot: Does `Verb.REBOOT`.
+        diagnostics: Does `Verb.DIAGNOSTICS`.
         clock: Unix time.
         maximum: How many commands are remembered.
     """
@@ -49,6 +51,7 @@ class Commands:
         bypass: Bypass,
         identify: Identify,
         reboot: Reboot,
+        diagnostics: DiagnosticsAnswer,
         clock: Clock,
         maximum: int,
     ) -> None:
@@ -58,22 +61,36 @@ class Commands:
         self._bypass = bypass
         self._identify = identify
         self._reboot = reboot
+        self._diagnostics = diagnostics
         self._clock = clock
         self._maximum = maximum
+
+    @property
+    def jobs(self) -> DiagnosticsAnswer:
+        """Answers that wait to be sent."""
+        return self._diagnostics
 
     def load(self) -> None:
         """Go on with what an earlier agent began."""
         self._bypass.load()
         self._reboot.load()
+        self._diagnostics.load()
 
     def tend(self) -> None:
         """See to what was begun and is not over."""
         self._bypass.tend()
         self._reboot.tend()
 
-    def waiting(self) -> Outcome | None:
-        """Return the last command that is not done when it is taken: its id, how far it is, and why."""
-        return self._reboot.outcome()
+    def outcome(self, command_id: bytes | None) -> Outcome | None:
+        """Return how far a command is that is not done when it is taken: its id, how far it is, and why.
+
+        Args:
+            command_id: Which one; None for any that an earlier agent took.
+        """
+        for found in (self._reboot.outcome(), self._diagnostics.outcome()):
+            if found is not None and command_id in (None, found[0]):
+                return found
+        return None
 
     def take(self, signed: bytes) -> Command | None:
         """Do a command.
@@ -109,3 +126,5 @@ class Commands:
                 self._identify.begin(command.minutes, command.asked_by)
             case Verb.REBOOT:
                 self._reboot.begin(command)
+            case Verb.DIAGNOSTICS:
+                self._diagnostics.begin(command)

@@ -25,6 +25,7 @@ from omamori_protocol.vocabulary import EventKind, Severity
 
 from .bypass import Bypass
 from .commands import Commands
+from .diagnostics import DiagnosticsAnswer
 from .errors import CommandRefusedError, DocumentRefusedError
 from .limits import DesiredLimits
 from .progress import Progress
@@ -182,6 +183,11 @@ class DesiredWorker:
         firmware = self._in_force.document.firmware if self._in_force else None
         return firmware.window if firmware is not None else None
 
+    @property
+    def jobs(self) -> DiagnosticsAnswer:
+        """Answers to commands that wait to be sent."""
+        return self._commands.jobs
+
     def subscribe(self, listener: Callable[[], None]) -> None:
         """Call `listener` when the report has changed; it must not block."""
         self._listeners.append(listener)
@@ -293,9 +299,7 @@ class DesiredWorker:
     def _publish(self) -> None:
         left_s = self._bypass.passing_s()
         refusal = self._store.refusal
-        waiting = self._commands.waiting()
-        if waiting is not None and (self._command is None or self._command[0] == waiting[0]):
-            self._command = waiting
+        self._command = self._commands.outcome(self._command[0] if self._command else None) or self._command
         number, state, reason = self._command or (None, None, None)
         until_s = self._report.bypass_until_s if self._report is not None else None
         if left_s <= 0:

@@ -23,6 +23,7 @@ from omamori_protocol.vocabulary import Leaving, Presence
 
 from .broker import Acknowledged, BrokerConnection, BrokerUnreachableError, Hello, Received, Waker
 from .doubt import Doubt
+from .job import JobMessage, JobPort
 from .pace import Pace
 from .presence import Beginning, describe
 from .retained import RetainedMessage
@@ -51,6 +52,7 @@ class LinkSession:
         waker: Set by others when there is something to send.
         take_heartbeat: Returns a heartbeat to send, once, or None.
         reported: Returns what became of the desired state, or None while nobody knows.
+        jobs: Keeps answers to commands until they are sent.
         on_received: Told about each message for us.
         beginning: What was before this connection.
     """
@@ -68,6 +70,7 @@ class LinkSession:
         waker: Waker,
         take_heartbeat: Callable[[], bytes | None],
         reported: Callable[[], bytes | None],
+        jobs: JobPort,
         on_received: Callable[[Received], None],
         beginning: Beginning,
     ) -> None:
@@ -99,6 +102,7 @@ class LinkSession:
             "state", self._topic(Leaf.STATE), lambda: self._describe(Presence.ONLINE), clock, retry_s=retry_s
         )
         self._reported = RetainedMessage("report", self._topic(Leaf.REPORTED), reported, clock, retry_s=retry_s)
+        self._job = JobMessage(identity.device, jobs, clock, retry_s=retry_s)
 
     def hello(self) -> Hello:
         """Return how to introduce ourselves, the will included."""
@@ -121,7 +125,7 @@ class LinkSession:
             if recalled:
                 logger.info("%d acknowledged events are sent again: the broker may have lost them", recalled)
         self._measure_backlog()
-        # Two places in the broker's window are kept for the state and the report.
+        # Two places in the broker's window are kept: for the state, and for the report or the answer to a command.
         self._window = self._make_window(max(1, min(self._limits.window, connection.receive_maximum) - 2))
         self._state.send(connection)
         connection.subscribe(feed_announcement(self._config.provision.channel))
@@ -139,7 +143,10 @@ class LinkSession:
             expires_s = int(_HEARTBEATS_UNTIL_STALE * self._config.heartbeat_s) or 1
             connection.publish(self._topic(Leaf.HEARTBEAT), heartbeat, confirmed=False, expires_s=expires_s)
         self._state.send(connection)
-        self._reported.send(connection)
+        if self._job.waits_since is None:
+            self._reported.send(connection)
+        if self._reported.waits_since is None:
+            self._job.send(connection)
         self._send_events(connection)
         self._check_patience()
         self._take(connection)
@@ -242,8 +249,8 @@ class LinkSession:
         return len(events)
 
     def _check_patience(self) -> None:
-        since = (self._state.waits_since, self._reported.waits_since, self._window.waits_since())
-        waiting = [since_s for since_s in since if since_s is not None]
+        own = (self._state.waits_since, self._reported.waits_since, self._job.waits_since)
+        waiting = [since_s for since_s in (*own, self._window.waits_since()) if since_s is not None]
         if waiting and self._clock.monotonic() - min(waiting) > self._limits.ack_timeout_s:
             raise BrokerUnreachableError(f"the broker acknowledges nothing for {self._limits.ack_timeout_s:.0f} s")
 
@@ -251,7 +258,7 @@ class LinkSession:
         for item in connection.poll(self._poll_s(), self._waker):
             if isinstance(item, Received):
                 self._on_received(item)
-            elif not self._state.answered(item) and not self._reported.answered(item):
+            elif not any(sender.answered(item) for sender in (self._state, self._reported, self._job)):
                 self._event_answered(item)
         if self._waker.clear():
             self._nothing_new = False

@@ -28,6 +28,7 @@ from omamori_protocol.vocabulary import Leaving, PowerKind, RunEnd
 
 from .broker import Broker, Received, Waker
 from .doubt import Doubt
+from .job import JobPort, NoJobs
 from .presence import Beginning
 from .session import LinkSession
 
@@ -67,6 +68,7 @@ class LinkWorker:
         waker: Interrupts the waiting; its own one unless somebody else waits for it.
         last_end: How the box's run before this one ended.
         why_leaving: Returns why the agent is being stopped, once it is.
+        jobs: Keeps answers to commands until they are sent.
         power_before: Returns what the supervisor saw of the power when this run of the box began; None if nobody did.
     """
 
@@ -86,11 +88,13 @@ class LinkWorker:
         waker: Waker | None = None,
         last_end: RunEnd = RunEnd.UNKNOWN,
         why_leaving: Callable[[], Leaving] = lambda: Leaving.PROGRAM,
+        jobs: JobPort | None = None,
         power_before: Callable[[], tuple[PowerKind, int] | None] = lambda: None,
     ) -> None:
         self._config = config
         self._last_end = last_end
         self._why_leaving = why_leaving
+        self._jobs = jobs or NoJobs()
         self._power_before = power_before
         self._lost_s: float | None = None  # when the last connection ended
         self._broker = broker
@@ -114,6 +118,7 @@ class LinkWorker:
         spool.subscribe(self._waker.set)
         status.subscribe(lambda _status: self._waker.set())
         desired.subscribe(self._waker.set)
+        self._jobs.subscribe(self._waker.set)
 
     @property
     def bad_messages(self) -> int:
@@ -176,6 +181,7 @@ class LinkWorker:
             waker=self._waker,
             take_heartbeat=self._take_heartbeat,
             reported=self._desired.reported,
+            jobs=self._jobs,
             on_received=self._on_received,
             beginning=self._beginning(),
         )

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from omamori_cloud.as_json import (
     alert_object,
     box_object,
+    diagnostics_object,
     event_object,
     explanation_object,
     ledger_object,
@@ -110,6 +111,19 @@ class API:
                 "sums": sums_object(self._reader.ledger_sums(query.device, query.since_ms)),
                 "entries": [ledger_object(entry) for entry in page.entries],
                 "next": None if page.next is None else str(page.next),
+            }
+        )
+
+    def diagnostics(self, request: Request) -> Response:
+        """Return what a box last told about itself when it was asked, or null."""
+        device = _parameters(request, {"device"}).get("device", "")
+        if not is_device_id(device):
+            raise QueryError("device", f"{device[:40]!r} is not a box's name")
+        found = self._reader.diagnostics(device)
+        return JSONResponse(
+            {
+                "as_of": to_rfc3339(self._clock()),
+                "diagnostics": None if found is None else diagnostics_object(found),
             }
         )
 

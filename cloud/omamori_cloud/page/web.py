@@ -74,6 +74,7 @@ def make_app(
         ("/api/v1/alerts", api.alerts),
         ("/api/v1/events", api.events),
         ("/api/v1/ledger", api.ledger),
+        ("/api/v1/diagnostics", api.diagnostics),
         ("/api/v1/outages", api.outages),
         ("/api/v1/feeds", api.feeds),
         ("/api/v1/explain", api.explain),

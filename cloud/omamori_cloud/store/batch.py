@@ -19,6 +19,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from omamori_cloud.intake import Message, Refusal, canonical_address, occurred_ms
 from omamori_cloud.presence import BeatMark, SessionMark, beat_counts, state_counts
+from omamori_protocol.diagnostics import Diagnostics as DiagnosticsMessage
 from omamori_protocol.messages import Event as EventMessage
 from omamori_protocol.messages import Heartbeat as HeartbeatMessage
 from omamori_protocol.messages import State as StateMessage
@@ -58,6 +59,7 @@ class StoreReport:
     heartbeats: int = 0
     ledger: int = 0
     reports: int = 0
+    diagnostics: int = 0
     refusals: int = 0
 
 
@@ -69,7 +71,7 @@ def insert_or(connection: Connection, table: Any) -> Any:
 
 _NAMES = {
     kind: tuple(item.name for item in dataclasses.fields(kind))
-    for kind in (EventMessage, HeartbeatMessage, StateMessage, ReportedMessage)
+    for kind in (EventMessage, HeartbeatMessage, StateMessage, ReportedMessage, DiagnosticsMessage)
 }
 
 
@@ -116,6 +118,7 @@ class Batch:
         self._returns: list[dict[str, Any]] = []
         self._firmware: dict[str, dict[str, Any]] = {}
         self._settings: dict[str, dict[str, Any]] = {}
+        self._diagnostics: dict[str, dict[str, Any]] = {}
         self._refusals: list[dict[str, Any]] = []
         self._refused: Counter[str] = Counter()
         self._contact: dict[str, int] = {}
@@ -138,6 +141,9 @@ class Batch:
             parts = [[int(part.part), int(part.state), part.reason] for part in body.parts]
             self._settings[device] = _plain(body) | {"device_id": device, "parts": parts, "received_ms": at_ms}
             self._totals["reports"] += 1
+        elif isinstance(body, DiagnosticsMessage):
+            self._diagnostics[device] = _plain(body) | {"device_id": device, "received_ms": at_ms}
+            self._totals["diagnostics"] += 1
         else:
             alive = alive and body.presence is Presence.ONLINE
             self._states.append((device, body, at_ms, self._contact.get(device, 0)))
@@ -161,6 +167,7 @@ class Batch:
             connection.execute(insert(schema.Refusal), self._refusals)
         self._store_states(connection, devices)
         self._replace(connection, schema.Setting, self._settings)
+        self._replace(connection, schema.Diagnostics, self._diagnostics)
         self._store_firmware(connection)
         return StoreReport(**self._totals)
 

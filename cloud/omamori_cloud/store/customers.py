@@ -27,6 +27,7 @@ from .schema import (
     Assignment,
     Customer,
     Device,
+    Diagnostics,
     Erasure,
     Event,
     Firmware,
@@ -46,7 +47,7 @@ MAX_CUSTOMERS = 100_000
 _BATCH_ROWS = 2_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 _LARGE = (Heartbeat, HeartbeatSpan, Event, LedgerEntry, Return, Outage)
-_SMALL = (LedgerTotal, State, Setting, Firmware)
+_SMALL = (LedgerTotal, State, Setting, Firmware, Diagnostics)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

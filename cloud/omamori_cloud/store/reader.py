@@ -14,6 +14,7 @@ from omamori_cloud.errors import StoreUnavailableError
 from omamori_cloud.facts import (
     AlertTotals,
     BoxFacts,
+    DiagnosticsFacts,
     EventFacts,
     FirmwareFacts,
     LedgerFacts,
@@ -46,7 +47,7 @@ from omamori_protocol.vocabulary import (
 
 from .absence_reader import MAX_OUTAGES, read_outages, read_service_outages, read_workers
 from .queries import AlertPage, AlertQuery, Cursor, LedgerPage, LedgerQuery, parse_terminal
-from .schema import Device, Event, Firmware, Heartbeat, LedgerEntry, LedgerTotal, Refusal, Setting, State
+from .schema import Device, Diagnostics, Event, Firmware, Heartbeat, LedgerEntry, LedgerTotal, Refusal, Setting, State
 from .trial_reader import read_trial
 
 MAX_BOXES = 1_000
@@ -106,6 +107,13 @@ class Reader:
             for found in read_outages(self._rows, device=None, before=None, limit=MAX_OUTAGES, is_open=True)
         }
         return tuple(_box(row, tuple(sums.get(row["devices_id"], ())), outages.get(row["devices_id"])) for row in rows)
+
+    def diagnostics(self, device: str) -> DiagnosticsFacts | None:
+        """Return what a box last told about itself when it was asked; None if it never did."""
+        rows = self._rows(select(Diagnostics.__table__).where(Diagnostics.device_id == device))
+        if not rows:
+            return None
+        return DiagnosticsFacts(**{item.name: rows[0][item.name] for item in dataclasses.fields(DiagnosticsFacts)})
 
     def outages(self, device: str | None, *, before: int | None = None, limit: int = 50) -> tuple[OutageFacts, ...]:
         """Return absences, of one box or of all, the newest first."""

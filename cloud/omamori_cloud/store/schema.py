@@ -341,6 +341,18 @@ class Firmware(Base):
     running: Mapped[str | None] = mapped_column(String(32))
 
 
+class Diagnostics(Base):
+    """What a box last told about itself when it was asked, compressed as it came (`omamori_protocol.diagnostics`)."""
+
+    __tablename__ = "diagnostics"
+
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
+    received_ms: Mapped[int] = mapped_column(BigInteger)
+    command_id: Mapped[bytes] = mapped_column(LargeBinary(8))
+    at_s: Mapped[int] = mapped_column(BigInteger)
+    content: Mapped[bytes] = mapped_column(LargeBinary)
+
+
 class Customer(Base):
     """Whose boxes they are, and how long the contract keeps alerts (None: as long as usual)."""
 

@@ -29,6 +29,7 @@ from .schema import (
     Assignment,
     Customer,
     Device,
+    Diagnostics,
     Event,
     Heartbeat,
     HeartbeatSpan,
@@ -122,6 +123,8 @@ class Sweeper:
             ("service outages", ServiceOutage, ServiceOutage.start_ms, config.event_days),
         ):
             yield self._by_age(name, table, at_ms, cutoff_ms(now_ms, days))
+        diagnostics_ms = cutoff_ms(now_ms, config.diagnostics_days)
+        yield lambda connection: self._old_diagnostics(connection, diagnostics_ms)
 
     def _heartbeats_to_hours(self, connection: Connection, before_ms: int) -> int:
         table: Any = Heartbeat.__table__
@@ -234,6 +237,21 @@ class Sweeper:
             return len(old)
 
         return step
+
+    def _old_diagnostics(self, connection: Connection, before_ms: int) -> int:
+        table = Diagnostics
+        old = list(
+            connection.scalars(
+                select(table.device_id)
+                .where(table.received_ms < before_ms)
+                .limit(self._config.batch_rows)
+                .with_for_update(skip_locked=True)
+            )
+        )
+        if old:
+            connection.execute(delete(table).where(table.device_id.in_(old)))
+        self._done["diagnostics"] += len(old)
+        return len(old)
 
     @staticmethod
     def _delete(connection: Connection, table: Any, ids: list[int]) -> None:

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from omamori_agent.desired.bypass import Bypass
 from omamori_agent.desired.commands import Commands
+from omamori_agent.desired.diagnostics import DiagnosticsAnswer
 from omamori_agent.desired.errors import CommandRefusedError
 from omamori_agent.desired.identify import Identify
 from omamori_agent.desired.reboot import Reboot
@@ -20,6 +21,7 @@ from omamori_agent.desired.worker import EventDesk
 from omamori_protocol import cose
 from omamori_protocol.command import Command, Moment, Verb
 from omamori_protocol.desired import FirmwareWindow
+from omamori_protocol.diagnostics import Diagnostics
 from omamori_protocol.errors import MalformedError
 from omamori_protocol.reported import PartState
 from omamori_protocol.vocabulary import Severity
@@ -88,6 +90,9 @@ class Box:
             bypass=self.bypass,
             identify=identify,
             reboot=reboot,
+            diagnostics=DiagnosticsAnswer(
+                self.directory / "diagnostics.cbor", collect=lambda: b"content", clock=self.clock, tell=tell
+            ),
             clock=self.clock,
             maximum=4,
         )
@@ -287,7 +292,7 @@ def test_damaged_memory_is_put_aside(box: Box, content: bytes) -> None:
 
 def test_command_cannot_even_be_made_with_another_verb() -> None:
     with pytest.raises((MalformedError, ValueError)):
-        dataclasses.replace(command(), verb=4).encode()  # type: ignore[arg-type]
+        dataclasses.replace(command(), verb=5).encode()  # type: ignore[arg-type]
 
 
 def identify(number: int = 1, minutes: int = 5) -> bytes:
@@ -329,7 +334,7 @@ def reboot(number: int = 1, moment: Moment = Moment.NOW, **changes: object) -> b
 
 
 def outcome(box: Box) -> tuple[int, PartState, str | None]:
-    told = box.commands.waiting()
+    told = box.commands.outcome(None)
     assert told is not None
     return int.from_bytes(told[0], "big"), told[1], told[2]
 
@@ -402,7 +407,7 @@ def test_restart_in_a_window_that_nobody_knows_is_refused(box: Box, window: Firm
     box.window = window
     with pytest.raises(CommandRefusedError, match=said):
         box.commands.take(reboot(moment=Moment.WINDOW))
-    assert box.commands.waiting() is None
+    assert box.commands.outcome(None) is None
     assert not (box.directory / "reboot.json").exists()
 
 
@@ -489,4 +494,20 @@ def test_damaged_record_of_a_restart_restarts_nothing(box: Box, content: bytes) 
     box.restart("boot-1")
     box.pass_time(600)
     assert not box.request.exists()
-    assert box.commands.waiting() is None
+    assert box.commands.outcome(None) is None
+
+
+def test_diagnostics_are_collected_once_and_kept_until_they_are_sent(box: Box) -> None:
+    order = sealed(command(1, verb=Verb.DIAGNOSTICS, minutes=0))
+    box.commands.take(order)
+    box.commands.take(reboot(2))
+    assert box.commands.outcome(bytes(7) + b"\x02")[1] is PartState.PENDING  # type: ignore[index]
+    told = box.commands.outcome(bytes(7) + b"\x01")
+    assert told is not None
+    assert told[1] is PartState.PENDING
+    assert box.commands.take(order) is None
+    assert box.commands.outcome(bytes(8)) is None
+    box.restart("boot-1")
+    waiting = box.commands.jobs.waiting()
+    assert waiting is not None
+    assert Diagnostics.decode(waiting[1]).content == b"content"

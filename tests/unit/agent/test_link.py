@@ -21,7 +21,7 @@ from omamori_protocol.vocabulary import EngineState, EventKind, FeedState, Leavi
 from sim.box import DEVICE, box_config
 from sim.broker import SimulatedBroker, SimulatedConnection
 from sim.clock import ManualClock
-from sim.desired import SimulatedDesired
+from sim.desired import SimulatedDesired, SimulatedJobs
 
 LIMITS = LinkLimits(
     reconnect_first_s=0.01,
@@ -56,6 +56,7 @@ class Box:
         self.spool.open()
         self.announced: list[int] = []
         self.desired = SimulatedDesired()
+        self.jobs = SimulatedJobs()
         self.worker = LinkWorker(
             config=config,
             broker=self.broker,
@@ -65,6 +66,7 @@ class Box:
             clock=self.clock,
             on_announcement=self.announced.append,
             desired=self.desired,
+            jobs=self.jobs,
         )
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self.worker.run, args=(self.stop,))
@@ -317,6 +319,33 @@ def test_report_is_retained_when_it_changes_and_on_each_connection(box: Box) -> 
     eventually(lambda: box.broker.payloads("reported") == [b"one", b"two", b"two"])
     message = next(item for item in box.broker.published if item.payload == b"two")
     assert (message.confirmed, message.retain) == (True, True)
+
+
+def test_answer_to_a_command_is_sent_until_somebody_has_it(box: Box) -> None:
+    eventually(lambda: box.status.get().connected)
+    box.broker.reasons[b"12345678".hex()] = 0x10  # nobody listens
+    box.jobs.offer(b"12345678", b"answer")
+    sent = lambda: [item for item in box.broker.published if item.payload == b"answer"]  # noqa: E731
+    eventually(lambda: len(sent()) >= 2)
+    assert box.jobs.done == []
+    box.broker.reasons.clear()
+    eventually(lambda: box.jobs.done == [b"12345678"])
+    count = len(sent())
+    assert {(item.topic, item.confirmed, item.retain) for item in sent()} == {
+        (f"omamori/v1/{DEVICE}/job/{b'12345678'.hex()}", True, False)
+    }
+    box.put("goes on")
+    eventually(lambda: box.sent_texts() == ["goes on"])
+    assert len(sent()) == count
+
+
+def test_answer_to_a_command_survives_its_connection(box: Box) -> None:
+    eventually(lambda: box.status.get().connected)
+    box.broker.is_up = False
+    eventually(lambda: not box.status.get().connected)
+    box.jobs.offer(b"12345678", b"answer")
+    box.broker.is_up = True
+    eventually(lambda: box.jobs.done == [b"12345678"])
 
 
 def test_reconnect_gives_up_the_connection_and_tells_nobody_that_we_left(box: Box) -> None:

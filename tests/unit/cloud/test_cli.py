@@ -10,7 +10,7 @@ import pytest
 from omamori_cloud.cli import main
 from omamori_cloud.store.database import newest_revision
 
-from .makers import BOX, Bench, alert, feed_event, heartbeat, state
+from .makers import BOX, Bench, alert, diagnostics, feed_event, heartbeat, state
 
 
 @pytest.fixture
@@ -75,6 +75,20 @@ def test_boxes_and_alerts_for_scripts(
     assert json.loads(capsys.readouterr().out)["alerts"] == []
     assert main(["events", "--config", config, "--json"]) == 0
     assert [item["seq"] for item in json.loads(capsys.readouterr().out)["events"]] == [3]
+
+
+def test_diagnostics_of_a_box(config: str, bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.say(heartbeat())
+    assert main(["diagnostics", "--config", config, "--device", BOX]) == 2
+    assert "has told nothing" in capsys.readouterr().err
+    bench.say(diagnostics({"n": 1}))
+    bench.say(diagnostics({"n": 2, "log": ["\x1b[31mred\x9b"]}, command_id=bytes([255] * 8)))
+    assert main(["diagnostics", "--config", config, "--device", BOX]) == 0
+    out = capsys.readouterr().out
+    told = json.loads(out)
+    assert (told["device"], told["command"], told["content"]["n"]) == (BOX, "ff" * 8, 2)
+    assert "\x1b" not in out
+    assert "\x9b" not in out
 
 
 def test_lines_for_people_are_harmless(config: str, bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:

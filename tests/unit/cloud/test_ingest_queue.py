@@ -181,6 +181,7 @@ def test_queues_are_replicated_bounded_and_never_drop(bench: Bench) -> None:
     assert sorted(channel.bound) == [
         (EVENTS, "omamori.v1.*.evt"),
         (EVENTS, "omamori.v1.*.hb"),
+        (EVENTS, "omamori.v1.*.job.*"),
         (STATES, "omamori.v1.*.reported"),
         (STATES, "omamori.v1.*.state"),
     ]

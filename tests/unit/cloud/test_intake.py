@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import cbor2
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from omamori_cloud.intake import MAX_DETAIL, Delivery, Message, Refusal, canonical_address, occurred_ms, take_in
 from omamori_protocol.messages import Event, Heartbeat, State
 
-from .makers import NOW_MS, alert, heartbeat, state
+from .makers import NOW_MS, alert, diagnostics, heartbeat, state
 
 TOPIC = "omamori/v1/ZA35-000001"
 
@@ -29,6 +31,15 @@ def test_a_good_message_is_taken_in(leaf: str, body: Heartbeat | State | Event, 
     assert taken.device == "ZA35-000001"
     assert isinstance(taken.body, kind)
     assert taken.body == body
+
+
+def test_diagnostics_that_nobody_could_read_are_refused() -> None:
+    topic = f"{TOPIC}/job/0001020304050607"
+    assert isinstance(deliver(topic, diagnostics().encode()), Message)
+    for content, reason in ((b"junk", "malformed"), (zlib.compress(bytes(2**20)), "oversize")):
+        refused = deliver(topic, diagnostics(content=content).encode())
+        assert isinstance(refused, Refusal)
+        assert (refused.device, refused.reason) == ("ZA35-000001", reason)
 
 
 def test_the_leaf_decides_the_type_not_the_payload() -> None:

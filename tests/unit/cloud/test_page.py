@@ -452,7 +452,7 @@ def test_a_senseless_question_of_a_script_is_an_error(client: WebClient, query: 
 
 
 def test_health_check(client: WebClient) -> None:
-    assert get(client, "/healthz") == {"status": "ok", "ingest": "connected", "trouble": None, "schema": "0008"}
+    assert get(client, "/healthz") == {"status": "ok", "ingest": "connected", "trouble": None, "schema": "0009"}
 
 
 def test_a_box_in_trouble_says_its_code_and_what_to_do(client: WebClient, bench: Bench) -> None:

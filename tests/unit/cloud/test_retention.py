@@ -33,6 +33,7 @@ from .makers import (
     OTHER_BOX,
     Bench,
     alert,
+    diagnostics,
     feed_event,
     heartbeat,
     ledger_event,
@@ -203,6 +204,15 @@ class TestContracts:
         (box,) = bench.reader.boxes()
         assert (count(bench, schema.LedgerEntry), box.ledger[0].packets, box.refused) == (2, 3 * 3_400, 3)
 
+    def test_diagnostics_go_after_a_while(self, bench: Bench) -> None:
+        for device, days in ((BOX, 31), (OTHER_BOX, 29)):
+            bench.now_ms = NOW_MS - days * DAY_MS
+            bench.say(diagnostics(), device=device)
+        bench.now_ms = NOW_MS
+        assert sweep(bench) == {"diagnostics": 1}
+        assert bench.reader.diagnostics(BOX) is None
+        assert bench.reader.diagnostics(OTHER_BOX) is not None
+
     @pytest.mark.parametrize("name", ["", "a b", "-x", "x" * 33, "名"])
     def test_a_name_that_is_none(self, bench: Bench, name: str) -> None:
         with pytest.raises(QueryError):
@@ -215,7 +225,8 @@ class TestContracts:
 
 
 def fill(bench: Bench, device: str) -> None:
-    bodies: list[Reported | object] = [state(), reported(), alert(seq=1), feed_event(seq=2), ledger_event(seq=3)]
+    bodies: list[Reported | object] = [state(), reported(), diagnostics()]
+    bodies += [alert(seq=1), feed_event(seq=2), ledger_event(seq=3)]
     bodies += [heartbeat(seq=number) for number in range(20)]
     bench.writer.store([Message(device=device, body=body, received_ms=NOW_MS) for body in bodies])
     bench.writer.store([Refusal(device=device, reason=RefusalReason.MALFORMED, detail="x", received_ms=NOW_MS)])
@@ -247,7 +258,7 @@ class TestForgetting:
         gone = customers.forget_device(BOX, NOW_MS)
         assert gone == {
             "devices": 1, "assignments": 1, "heartbeats": 20, "events": 2, "ledger_entries": 1, "ledger_totals": 1,
-            "refusals": 1, "reports": 1, "reports made anonymous": 1, "settings": 1, "states": 1,
+            "refusals": 1, "reports": 1, "reports made anonymous": 1, "settings": 1, "states": 1, "diagnostics": 1,
         }  # fmt: skip
         with bench.engine.connect() as connection:
             for table in tables():

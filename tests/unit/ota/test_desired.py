@@ -215,6 +215,8 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert json.loads(capsys.readouterr().out)["when"] == "window"
     assert cli.main(["command", "reboot", *box, "--when", "now", "--asked-by", "佐藤", "--out", str(out)]) == 0
     assert "reboot device=ZA35-000001 when=now command=" in capsys.readouterr().out
+    assert cli.main(["command", "diagnostics", *box, "--out", str(tmp_path / "other.cose")]) == 0
+    assert capsys.readouterr().out.startswith("diagnostics device=ZA35-000001 command=")
     (key,) = cose.load_public_keys((tmp_path / "keys/trust/desired.pem").read_bytes())
     command = Command.decode(cose.unseal(out.read_bytes(), [key], cose.COMMAND_CONTEXT, max_bytes=Command.MAX_BYTES))
     assert (command.verb, command.moment, command.asked_by) == (Verb.REBOOT, Moment.NOW, "佐藤")

@@ -415,6 +415,7 @@ COMMAND = Command(
         {"verb": Verb.IDENTIFY, "moment": Moment.NOW},
         {"verb": Verb.REBOOT, "minutes": 0},
         {"verb": Verb.REBOOT, "moment": Moment.NOW},
+        {"verb": Verb.DIAGNOSTICS},
     ],
 )
 def test_command_that_cannot_be(changes: dict[str, Any]) -> None:
@@ -424,10 +425,10 @@ def test_command_that_cannot_be(changes: dict[str, Any]) -> None:
 
 
 def test_verbs_are_a_closed_list() -> None:
-    assert {verb.word: verb.value for verb in Verb} == {"bypass": 1, "identify": 2, "reboot": 3}
+    assert {verb.word: verb.value for verb in Verb} == {"bypass": 1, "identify": 2, "reboot": 3, "diagnostics": 4}
     assert {moment.word: moment.value for moment in Moment} == {"now": 1, "window": 2, "never": 3}
     with pytest.raises(MalformedError):
-        Command.decode(cbor.encode({**body(COMMAND), 3: 4}))
+        Command.decode(cbor.encode({**body(COMMAND), 3: 5}))
     with pytest.raises(MalformedError):
         Command.decode(cbor.encode({**body(COMMAND), 3: 3, 6: 0, 8: 4}))
     with pytest.raises(MalformedError, match="unknown key"):
