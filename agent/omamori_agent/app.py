@@ -100,9 +100,7 @@ def build(config: AgentConfig, clock: Clock | None = None) -> Agent:
         clock=clock,
         report=console.line,
     )
-    telemetry_worker = telemetry.build(
-        config, spool, status, clock, boot_id=desired.boot_id(config), boottime_s=desired.boottime_s
-    )
+    telemetry_worker = telemetry.build(config, spool, status, clock, boot_id=desired.boot_id(config))
     link = LinkWorker(
         config=config,
         broker=MQTTBroker(roads(config.provision), service_ca, config.link),

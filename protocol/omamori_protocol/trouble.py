@@ -45,6 +45,7 @@ class Trouble(WireEnum):
     # The box itself.
     NO_WIRE = 9111
     ENGINE_DOWN = 9121
+    HOT = 9131
 
     @property
     def is_remark(self) -> bool:

@@ -51,6 +51,7 @@ class Facts:
         is_looping: Whether our own frames, or stations everywhere, come back.
         is_wire_whole: Whether bridge and gate are there.
         engine_down_s: Seconds without an inspecting engine.
+        is_hot: Whether the supervisor's thermometer says so; no board without one is ever hot.
         is_connected: Whether the broker is.
         is_enrolled: Whether there is a certificate.
         contacts: Tries to reach the service's servers since the connection was lost, by role: ``repository``,
@@ -67,6 +68,7 @@ class Facts:
     is_looping: bool = False
     is_wire_whole: bool = True
     engine_down_s: float = 0.0
+    is_hot: bool = False
     is_connected: bool = False
     is_enrolled: bool = True
     contacts: dict[str, Contact] = dataclasses.field(default_factory=dict)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from omamori_protocol.trouble import Trouble
+from omamori_protocol.trouble import COOL_CELSIUS, HOT_CELSIUS, Trouble
 
 from .facts import Contact, Facts
 
@@ -24,9 +24,21 @@ def diagnose(facts: Facts) -> tuple[Trouble, ...]:
         found.append(Trouble.NO_WIRE)
     elif facts.engine_down_s > ENGINE_PATIENCE_S:
         found.append(Trouble.ENGINE_DOWN)
+    if facts.is_hot:
+        found.append(Trouble.HOT)
     if is_double_router(facts.gateway, facts.second_hop):
         found.append(Trouble.DOUBLE_ROUTER)
     return tuple(found)
+
+
+def is_hot(celsius: int | None, *, was_hot: bool) -> bool:
+    """Tell whether a temperature is too high; once it was, only when it has fallen by some degrees is it not any more.
+
+    Args:
+        celsius: The supervisor's temperature; None if nobody knows it.
+        was_hot: What was said at the look before.
+    """
+    return celsius is not None and celsius >= (COOL_CELSIUS if was_hot else HOT_CELSIUS)
 
 
 def is_double_router(gateway: str, second_hop: str) -> bool:

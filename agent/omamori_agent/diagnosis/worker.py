@@ -21,7 +21,7 @@ from omamori_protocol.trouble import Trouble, trouble_of
 from omamori_protocol.vocabulary import EngineState
 
 from .facts import Contact, Facts, Port
-from .rules import diagnose
+from .rules import diagnose, is_hot
 
 logger = logging.getLogger(__name__)
 
@@ -118,6 +118,7 @@ class DiagnosisWorker:
         self._connected_s: float | None = None
         self._cut_off_s = now_s
         self._engine_s = now_s  # when an engine last inspected
+        self._is_hot = False
         self._candidate: tuple[Trouble, ...] = ()
         self._candidate_s = now_s
         self._told: tuple[Trouble, ...] | None = None
@@ -159,6 +160,7 @@ class DiagnosisWorker:
             self._connected_s = None
         if status.engine is EngineState.INSPECTING:
             self._engine_s = now_s
+        self._is_hot = is_hot(status.celsius, was_hot=self._is_hot)
         gateway = self._kernel.gateway()
         mac = self._kernel.gateway_mac(gateway) if gateway else None
         with self._lock:
@@ -175,6 +177,7 @@ class DiagnosisWorker:
             is_looping=self._kernel.is_looping(),
             is_wire_whole=self._is_wire_whole(),
             engine_down_s=now_s - self._engine_s,
+            is_hot=self._is_hot,
             is_connected=status.connected,
             is_enrolled=self._is_enrolled(),
             contacts=contacts,

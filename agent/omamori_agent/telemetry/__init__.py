@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from omamori_agent import vitals
 from omamori_agent.config import AgentConfig
 from omamori_agent.ports import Clock, Outbox
 from omamori_agent.status import StatusBoard
@@ -24,7 +23,6 @@ def build(
     clock: Clock,
     *,
     boot_id: str,
-    boottime_s: Callable[[], float],
 ) -> TelemetryWorker:
     """Make the worker; nothing is touched before it runs.
 
@@ -34,12 +32,11 @@ def build(
         status: Is told figures and facts.
         clock: Time.
         boot_id: The kernel's name of this run.
-        boottime_s: Returns seconds since power-on.
     """
     return TelemetryWorker(
         reader=StateReader(config.paths.supervisor, clock.monotonic),
         boot_id=boot_id,
-        uptime_s=boottime_s,
+        uptime_s=lambda: vitals.uptime_s(config.paths.proc),
         outbox=outbox,
         status=status,
         clock=clock,

@@ -127,6 +127,9 @@ LIVENESS = LivenessWords(
         Trouble.ENGINE_DOWN: TroubleWords(
             title="The inspection engine does not run", advice="Pull the box's plug for 5 s. Call us if it goes on."
         ),
+        Trouble.HOT: TroubleWords(
+            title="The box is hot", advice="Put it where air gets to it, and do not cover it. Call us if it goes on."
+        ),
     },
     unknown_trouble=TroubleWords(title="The box shows a code", advice="Call us with the code."),
     service_title="Our own state",

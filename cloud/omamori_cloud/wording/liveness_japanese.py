@@ -128,6 +128,10 @@ LIVENESS = LivenessWords(
             title="検査エンジンが動いていません",
             advice="機器の電源を5秒抜いて、入れ直してください。続くときはご連絡ください。",
         ),
+        Trouble.HOT: TroubleWords(
+            title="機器が熱くなっています",
+            advice="風通しのよい場所に置き、まわりをふさがないでください。続くときはご連絡ください。",
+        ),
     },
     unknown_trouble=TroubleWords(title="機器が番号で問題を知らせています", advice="番号を添えてご連絡ください。"),
     service_title="こちら側の状態",

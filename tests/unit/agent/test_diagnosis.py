@@ -21,7 +21,7 @@ from omamori_agent.diagnosis.reach import contact_of, offender_of, second_hop, s
 from omamori_agent.diagnosis.worker import DiagnosisWorker
 from omamori_agent.link.road import Road
 from omamori_agent.status import StatusBoard
-from omamori_protocol.trouble import Trouble
+from omamori_protocol.trouble import COOL_CELSIUS, HOT_CELSIUS, Trouble
 from omamori_protocol.vocabulary import EngineState
 from sim.box import box_config
 from sim.clock import ManualClock
@@ -286,6 +286,20 @@ class Box:
 @pytest.fixture
 def box(tmp_path: Path) -> Box:
     return Box(tmp_path)
+
+
+def test_a_hot_box_is_told_until_it_is_clearly_cooler(box: Box) -> None:
+    box.status.update(connected=True)
+    box.wait(60)
+    box.status.update(celsius=HOT_CELSIUS)
+    box.wait(30)
+    assert (box.code, box.status.get().trouble) == ("9131\n", Trouble.HOT)
+    box.status.update(celsius=COOL_CELSIUS)
+    box.wait(30)
+    assert box.code == "9131\n"
+    box.status.update(celsius=COOL_CELSIUS - 1)
+    box.wait(30)
+    assert box.code == "0\n"
 
 
 def test_a_box_that_is_well_says_nothing(box: Box) -> None:

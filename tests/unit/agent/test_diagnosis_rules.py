@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from omamori_agent.diagnosis.facts import Contact, Facts, Port
-from omamori_agent.diagnosis.rules import ENGINE_PATIENCE_S, diagnose, is_double_router
-from omamori_protocol.trouble import Trouble, trouble_of
+from omamori_agent.diagnosis.rules import ENGINE_PATIENCE_S, diagnose, is_double_router, is_hot
+from omamori_protocol.trouble import COOL_CELSIUS, HOT_CELSIUS, LOW_MILLIVOLTS, Trouble, trouble_of
 
 BOTH = (Port(name="wan", has_carrier=True), Port(name="lan1", has_carrier=True))
 FINE = Facts(
@@ -48,6 +49,11 @@ CASES: dict[str, tuple[dict[str, Any], list[Trouble]]] = {
     "swapped and cut off": ({"gateway_port": "lan1", **cut_off()}, [Trouble.SWAPPED]),
     "a router on the radio is no swap": ({"ports": (*BOTH, *ports(wlan0=True)), "gateway_port": "wlan0"}, []),
     "loop": ({"is_looping": True}, [Trouble.LOOP]),
+    "hot": ({"is_hot": True}, [Trouble.HOT]),
+    "hot and without a cable": (
+        {"is_hot": True, "ports": ports(wan=False, lan1=False)},
+        [Trouble.NO_CABLE, Trouble.HOT],
+    ),
     "loop before swapped": ({"is_looping": True, "gateway_port": "lan1"}, [Trouble.LOOP]),
     "no DHCP": ({"address": "", "gateway": "", **cut_off()}, [Trouble.NO_DHCP]),
     "IPv6 alone is enough": ({"address": "", "gateway": "", "has_ipv6": True, "is_connected": True}, []),
@@ -125,3 +131,25 @@ def test_a_code_of_a_newer_box_is_none_of_ours() -> None:
     assert trouble_of(9999) is None
     assert trouble_of(0) is None
     assert trouble_of(None) is None
+
+
+@pytest.mark.parametrize(
+    ("celsius", "was_hot", "expected"),
+    [
+        (None, False, False),
+        (None, True, False),  # nobody knows any more
+        (HOT_CELSIUS - 1, False, False),
+        (HOT_CELSIUS, False, True),
+        (HOT_CELSIUS - 1, True, True),
+        (COOL_CELSIUS, True, True),
+        (COOL_CELSIUS - 1, True, False),
+    ],
+)
+def test_when_a_box_is_hot(celsius: int | None, *, was_hot: bool, expected: bool) -> None:
+    assert is_hot(celsius, was_hot=was_hot) is expected
+
+
+def test_hot_is_what_the_supervisor_calls_so() -> None:
+    root = Path(__file__).parents[3] / "hw/supervisor/lib/supervisor"
+    assert f"\nHOT_CELSIUS = {HOT_CELSIUS}\n" in (root / "app.py").read_text()
+    assert f"\nRAIL_LOW_MV = {LOW_MILLIVOLTS}\n" in (root / "words.py").read_text()
