@@ -10,26 +10,21 @@ Rules:
 - Ports sit at fixed PCI addresses in the order they are given: the first is `wan`.
 """
 
-import contextlib
-import os
 import shutil
-import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from omamori_firmware import run
 from omamori_firmware.architecture import X86_64, MachineModel
-from omamori_firmware.errors import MachineError, SetupError
+from omamori_firmware.emulator import Emulator
+from omamori_firmware.errors import SetupError
 from omamori_firmware.files import copy_sparse
-from omamori_firmware.qmp import QMP
 from omamori_firmware.tools import ToolsTree
 
 _FIRST_PORT_SLOT = 0x10
 MAX_PORTS = 8
-_START_TIMEOUT_S = 30.0
 _NAMESPACE = uuid.UUID("6F6D616D-6F72-4900-8000-000000000020")
 
 
@@ -133,7 +128,6 @@ def arguments(config: MachineConfig) -> list[str]:
     if config.tpm is not None:
         line += ["-chardev", f"socket,id=tpm-control,path={_plain(config.tpm)}"]
         line += ["-tpmdev", "emulator,id=tpm,chardev=tpm-control", "-device", str(model.tpm)]
-    line += ["-qmp", f"unix:{_plain(work / 'qmp')},server=on,wait=off", "-S"]
     return [*line, *config.extra]
 
 
@@ -159,11 +153,7 @@ class Machine:
             tools: Supplies QEMU and its firmware.
         """
         self.config = config
-        self._tools = tools
-        self._process: run.Process | None = None
-        self._qmp: QMP | None = None
-        self._consoles: dict[str, str] = {}
-        self._held: list[int] = []
+        self._emulator = Emulator("the machine", config.workdir, tools)
 
     def __enter__(self) -> Self:
         """Start the machine."""
@@ -180,28 +170,19 @@ class Machine:
         Raises:
             MachineError: QEMU did not start; its own words are in the message.
         """
-        if self._process is not None:
-            raise MachineError("the machine is on already")
-        work = self.config.workdir
-        work.mkdir(parents=True, exist_ok=True)
-        (work / "qmp").unlink(missing_ok=True)
-        for record in filter(None, (self.config.disk_log, self.config.vars_log)):
+        config = self.config
+        config.workdir.mkdir(parents=True, exist_ok=True)
+        for record in filter(None, (config.disk_log, config.vars_log)):
             record.write_bytes(b"")  # QEMU begins it anew at each start, but it has to be there
-        binds = {path.resolve() for path in (self.config.disk.parent, self.config.vars.parent, work)}
-        binds |= {path.resolve() for path in self.config.extra_paths}
-        beside = (self.config.disk_log, self.config.vars_log, self.config.supervisor, self.config.tpm)
-        binds |= {path.parent.resolve() for path in beside if path}
-        line = self._tools.command(arguments(self.config), binds=sorted(binds))
-        with (work / "qemu.log").open("ab") as log:
-            self._process = run.spawn(line, output=log, pass_fds=[port.fd for port in self.config.ports])
+        beside = (config.disk, config.vars, config.disk_log, config.vars_log, config.supervisor, config.tpm)
+        self._emulator.start(
+            arguments(config),
+            binds=[path.parent for path in beside if path] + list(config.extra_paths),
+            consoles=("console", "shell"),
+            pass_fds=[port.fd for port in config.ports],
+        )
         try:
-            self._qmp = self._connect()
-            for entry in self._qmp.command("query-chardev"):
-                if entry["label"] in {"console", "shell"}:
-                    self._consoles[entry["label"]] = entry["filename"].removeprefix("pty:")
-            # A pseudo-terminal that nobody has open throws away what is written to it.
-            self._held = [os.open(path, os.O_RDWR | os.O_NOCTTY) for path in self._consoles.values()]
-            self._qmp.command("cont")
+            self._emulator.command("cont")
         except BaseException:
             self.kill()
             raise
@@ -209,12 +190,12 @@ class Machine:
     @property
     def console(self) -> str:
         """Path of the first serial console, where the box prints."""
-        return self._terminal("console")
+        return self._emulator.console("console")
 
     @property
     def shell(self) -> str:
         """Path of the second serial console, a root shell on development images."""
-        return self._terminal("shell")
+        return self._emulator.console("shell")
 
     @property
     def console_log(self) -> Path:
@@ -224,12 +205,12 @@ class Machine:
     @property
     def pid(self) -> int:
         """QEMU's process id."""
-        return self._running().pid
+        return self._emulator.pid
 
     @property
     def is_on(self) -> bool:
         """Say whether QEMU runs."""
-        return self._process is not None and self._process.poll() is None
+        return self._emulator.is_on
 
     def qmp(self, name: str, /, **values: Any) -> Any:
         """Send a QMP command and return its result.
@@ -237,67 +218,19 @@ class Machine:
         Raises:
             MachineError: The machine is off, or QEMU refused.
         """
-        self._running()
-        assert self._qmp is not None
-        return self._qmp.command(name, **values)
+        return self._emulator.command(name, **values)
 
     def kill(self) -> None:
         """Cut the power: nothing in the machine gets to finish anything."""
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
-            self._process.wait()
-        self._forget()
+        self._emulator.kill()
 
     def stop(self) -> None:
         """End QEMU in good order (for the box inside this is a power cut as well)."""
-        if self._process is not None:
-            if self._qmp is not None:
-                with contextlib.suppress(MachineError):
-                    self._qmp.command("quit")
-            if run.wait_exit(self._process, 10.0) is None:
-                run.end(self._process)
-        self._forget()
+        self._emulator.stop()
 
     def wait_off(self, timeout_s: float) -> bool:
         """Wait until QEMU has ended by itself; say whether it did."""
-        return self._process is None or run.wait_exit(self._process, timeout_s) is not None
-
-    def _connect(self) -> QMP:
-        deadline = time.monotonic() + _START_TIMEOUT_S
-        path = self.config.workdir / "qmp"
-        while time.monotonic() < deadline:
-            self._running()
-            if path.exists():
-                with contextlib.suppress(MachineError):
-                    return QMP(path)
-            time.sleep(0.05)
-        raise MachineError(f"QEMU did not start within {_START_TIMEOUT_S:.0f} s: {self._last_words()}")
-
-    def _running(self) -> run.Process:
-        if self._process is None:
-            raise MachineError("the machine is off")
-        if self._process.poll() is not None:
-            raise MachineError(f"QEMU ended with status {self._process.returncode}: {self._last_words()}")
-        return self._process
-
-    def _last_words(self) -> str:
-        log = self.config.workdir / "qemu.log"
-        return log.read_bytes()[-2000:].decode(errors="replace").strip() if log.exists() else "no output"
-
-    def _terminal(self, name: str) -> str:
-        if name not in self._consoles:
-            raise MachineError("the machine has not been started")
-        return self._consoles[name]
-
-    def _forget(self) -> None:
-        for descriptor in self._held:
-            os.close(descriptor)
-        self._held = []
-        if self._qmp is not None:
-            self._qmp.close()
-        self._qmp = None
-        self._process = None
+        return self._emulator.wait_off(timeout_s)
 
 
 def prepare(artifacts: Path, workdir: Path, *, disk: Path | None = None) -> tuple[Path, Path]:

@@ -9,19 +9,13 @@ Rules:
   host is: what the firmware measures about itself is then the firmware's.
 """
 
-import contextlib
-import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from omamori_firmware import run
-from omamori_firmware.errors import MachineError
-from omamori_firmware.qmp import QMP
+from omamori_firmware.emulator import Emulator
 from omamori_firmware.tools import ToolsTree
 
-_START_TIMEOUT_S = 60.0
 _EXPANDER = "/machine/peripheral/pins"
 _MONITOR = "/machine/peripheral/supply"
 _THERMOMETER = "/machine/peripheral/thermometer"
@@ -57,8 +51,7 @@ def arguments(config: SupervisorConfig) -> list[str]:
     line += ["-serial", "chardev:console"]
     line += ["-chardev", f"socket,id=link,path={_plain(config.link)},server=on,wait=off", "-serial", "chardev:link"]
     line += ["-device", "pca9552,address=0x60,id=pins", "-device", "tmp105,address=0x48,id=thermometer"]
-    line += ["-device", "max34451,address=0x5e,id=supply"]
-    return [*line, "-qmp", f"unix:{_plain(work / 'qmp')},server=on,wait=off", "-S"]
+    return [*line, "-device", "max34451,address=0x5e,id=supply"]
 
 
 class SupervisorMachine:
@@ -67,11 +60,7 @@ class SupervisorMachine:
     def __init__(self, config: SupervisorConfig, tools: ToolsTree) -> None:
         """Remember what to start; nothing runs yet."""
         self.config = config
-        self._tools = tools
-        self._process: run.Process | None = None
-        self._qmp: QMP | None = None
-        self._held: int | None = None
-        self._console = ""
+        self._emulator = Emulator("the supervisor", config.workdir, tools)
 
     def __enter__(self) -> Self:
         """Switch it on, with its supply and rail as they should be; the program waits for `go`."""
@@ -88,21 +77,12 @@ class SupervisorMachine:
         Raises:
             MachineError: QEMU did not start; its own words are in the message.
         """
-        if self._process is not None:
-            raise MachineError("the supervisor is on already")
-        work = self.config.workdir
-        work.mkdir(parents=True, exist_ok=True)
-        for path in (work / "qmp", self.config.link):
-            path.unlink(missing_ok=True)
-        binds = sorted({path.resolve() for path in (self.config.elf.parent, self.config.link.parent, work)})
-        with (work / "qemu.log").open("ab") as log:
-            self._process = run.spawn(self._tools.command(arguments(self.config), binds=binds), output=log)
+        config = self.config
+        if not self.is_on:
+            config.link.unlink(missing_ok=True)
+        binds = (config.elf.parent, config.link.parent)
+        self._emulator.start(arguments(config), binds=binds, consoles=("console",))
         try:
-            self._qmp = self._connect()
-            found = [entry for entry in self._qmp.command("query-chardev") if entry["label"] == "console"]
-            self._console = found[0]["filename"].removeprefix("pty:")
-            # A pseudo-terminal that nobody has open throws away what is written to it.
-            self._held = os.open(self._console, os.O_RDWR | os.O_NOCTTY)
             self.rail(3300)
         except BaseException:
             self.stop()
@@ -115,7 +95,7 @@ class SupervisorMachine:
     @property
     def console(self) -> str:
         """Path of the console."""
-        return self._console
+        return self._emulator.console("console")
 
     @property
     def console_log(self) -> Path:
@@ -125,12 +105,12 @@ class SupervisorMachine:
     @property
     def pid(self) -> int:
         """QEMU's process id."""
-        return self._running().pid
+        return self._emulator.pid
 
     @property
     def is_on(self) -> bool:
         """Say whether QEMU runs."""
-        return self._process is not None and self._process.poll() is None
+        return self._emulator.is_on
 
     def through(self) -> bool:
         """Say whether the relay leads the wire through the box."""
@@ -166,51 +146,17 @@ class SupervisorMachine:
         Raises:
             MachineError: The machine is off, or QEMU refused.
         """
-        self._running()
-        assert self._qmp is not None
-        return self._qmp.command(name, **values)
+        return self._emulator.command(name, **values)
 
     def stop(self) -> None:
         """End QEMU."""
-        if self._process is not None:
-            if self._qmp is not None:
-                with contextlib.suppress(MachineError):
-                    self._qmp.command("quit")
-            if self._qmp is None or run.wait_exit(self._process, 10.0) is None:
-                run.end(self._process)
-        if self._held is not None:
-            os.close(self._held)
-        if self._qmp is not None:
-            self._qmp.close()
-        self._held, self._qmp, self._process = None, None, None
+        self._emulator.stop()
 
     def _pin(self, name: str) -> bool:
         return bool(self.qmp("qom-get", path=_EXPANDER, property=name) == "on")
 
     def _set(self, path: str, name: str, value: object) -> None:
         self.qmp("qom-set", path=path, property=name, value=value)
-
-    def _connect(self) -> QMP:
-        deadline = time.monotonic() + _START_TIMEOUT_S
-        path = self.config.workdir / "qmp"
-        while time.monotonic() < deadline:
-            self._running()
-            if path.exists():
-                with contextlib.suppress(MachineError):
-                    return QMP(path)
-            time.sleep(0.05)
-        raise MachineError(f"the supervisor's QEMU did not start within {_START_TIMEOUT_S:.0f} s: {self._last_words()}")
-
-    def _running(self) -> run.Process:
-        if self._process is None:
-            raise MachineError("the supervisor is off")
-        if self._process.poll() is not None:
-            raise MachineError(f"the supervisor's QEMU ended ({self._process.returncode}): {self._last_words()}")
-        return self._process
-
-    def _last_words(self) -> str:
-        log = self.config.workdir / "qemu.log"
-        return log.read_bytes()[-2000:].decode(errors="replace").strip() if log.exists() else "no output"
 
 
 def _plain(path: Path) -> str:
