@@ -321,6 +321,25 @@ def test_report_is_retained_when_it_changes_and_on_each_connection(box: Box) -> 
     assert (message.confirmed, message.retain) == (True, True)
 
 
+def test_clock_that_jumps_holds_up_nothing_and_changes_no_order(tmp_path: Path) -> None:
+    """Power cuts with an empty battery: 1970, then the right time, then a century too far, then back."""
+    box = Box(tmp_path)
+    texts = []
+    for at_ms in (0, 1_790_000_000_000, 4_900_000_000_000, 1, 1_790_000_001_000):
+        texts.append(f"at {at_ms}")
+        box.clock.now_s = at_ms / 1000
+        box.spool.put([Event(boot=0, seq=0, at_ms=at_ms, kind=EventKind.SYSTEM, text=texts[-1])])
+    box.enrol()
+    box.thread.start()
+    try:
+        eventually(lambda: box.sent_texts() == texts)
+        eventually(lambda: box.spool.status().events == 0)
+        numbers = [(event.boot, event.seq) for event in map(Event.decode, box.broker.payloads("evt"))]
+        assert numbers == sorted(set(numbers))
+    finally:
+        box.end()
+
+
 def test_answer_to_a_command_is_sent_until_somebody_has_it(box: Box) -> None:
     eventually(lambda: box.status.get().connected)
     box.broker.reasons[b"12345678".hex()] = 0x10  # nobody listens
