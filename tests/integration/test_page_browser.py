@@ -12,7 +12,7 @@ from selenium.webdriver.support.ui import Select
 
 from omamori_protocol.reported import PartState
 from omamori_protocol.vocabulary import Action, Direction, FeedState, Function, Presence, Severity
-from unit.cloud.makers import alert, feed_event, heartbeat, ledger_event, reported, state
+from unit.cloud.makers import alert, feed_event, heartbeat, ledger_event, reported, state, supervisor_state
 
 from .browser import CONTRASTS, Browser
 from .cloud_rig import FakeBox, Rig, running_rig, wait_for
@@ -195,7 +195,15 @@ def test_the_page_of_a_box_tells_what_was_not_inspected_and_follows(
     wait_for(lambda: browser.driver.current_url.endswith(f"/box/{BOX}"), "the box's page")
     assert "検査されずに通った通信の記録はありません" in browser.text("#ledger")
     assert "設定についての報告はまだありません" in browser.text()
+    assert "見守り部品はありません" in browser.text("[data-part=supervisor]")
     browser.mark()
+    boxes[0].say("state", state(supervisor=supervisor_state()).encode())
+    boxes[0].say("hb", heartbeat(seq=2, millivolts=3300).encode())
+    boxes[0].say("hb", heartbeat(seq=3, celsius=86).encode())
+    wait_for(lambda: "86℃" in browser.text("[data-part=supervisor]"), "the temperature", within_s=15)
+    supervisor = browser.text("[data-part=supervisor]")
+    for words in ("機器を通っています", "3.30V", "2分14秒", "電源の短い抜き差し（5.0秒）"):
+        assert words in supervisor
     boxes[0].say("evt", ledger_event(seq=70, at_ms=now_ms() - 30_000).encode())
     boxes[0].say("reported", reported(at_s=now_ms() // 1000).encode())
     wait_for(lambda: "検査の停止" in browser.text("#ledger"), "the ledger's entry", within_s=15)
