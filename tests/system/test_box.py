@@ -113,6 +113,15 @@ def test_update_survives_power_cuts(
         assert rehearse(office.lab, update, judge, fetched) == "committed"
 
 
+def test_a_box_without_a_tpm_keeps_its_key_in_a_file_that_only_the_agent_can_read(office: Office) -> None:
+    lab = office.protecting()
+    place = "/var/lib/omamori/identity"
+    seen = lab.box.shell(
+        f"ls /dev/tpm* 2>/dev/null; stat -c '%U:%a' {place} {place}/device.key; grep -o 'BEGIN.*' {place}/device.key"
+    )
+    assert seen.output.split("\n") == ["omamori-agent:700", "omamori-agent:600", "BEGIN " + "PRIVATE KEY-----"]
+
+
 def test_no_unit_has_failed_and_the_agent_is_small(office: Office) -> None:
     lab = office.protecting()
     failed = lab.box.shell("systemctl --failed --no-legend --plain").output

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from omamori_firmware import disk, enter, factory, gpt, run
+from omamori_firmware import disk, elf, enter, factory, gpt, run
+from omamori_firmware.architecture import X86_64
 from omamori_firmware.cache import Cache
 from omamori_firmware.recipe import source_tree
 from omamori_firmware.tools import ToolsTree
@@ -190,6 +191,15 @@ def test_one_signature_covers_the_root_hash(release: Path, keys: Path, tools: To
     )
     words = tools.run(["python3", "-c", code, release / "omamori.efi"], binds=binds).decode().split()
     assert f"roothash={manifest(release)['roothash']}" in words
+
+
+def test_a_tpm_is_reached_through_the_kernels_device_alone(release_tree: Path) -> None:
+    library = Path("/usr/lib") / X86_64.triplet
+    wanted = [str(library / name) for name in ("ossl-modules/tpm2.so", "libtss2-tcti-device.so.0")]
+    assert elf.libraries(release_tree, wanted, machine=X86_64.elf_machine, triplet=X86_64.triplet)
+    ways = (release_tree / library.relative_to("/")).glob("libtss2-tcti-*")
+    assert {path.name.partition(".")[0] for path in ways} == {"libtss2-tcti-device"}
+    assert [path for path in files(release_tree / "usr/lib/udev") if "tpm" in path.name] == []
 
 
 def test_other_tools_read_the_disk(release: Path, tools: ToolsTree) -> None:

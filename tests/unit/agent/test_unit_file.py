@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from omamori_agent.config import AgentConfig, Paths
+from omamori_agent.identity.tpm import DEVICE
 
 UNIT = Path(__file__).parents[3] / "agent/units/omamori-agent.service"
 
@@ -47,6 +48,16 @@ def test_it_has_no_privilege(service: dict[str, list[str]]) -> None:
     assert service["Service.CapabilityBoundingSet"] == [""]
     assert service["Service.NoNewPrivileges"] == ["yes"]
     assert service["Service.ProtectSystem"] == ["strict"]
+
+
+def test_it_alone_may_use_the_tpm(service: dict[str, list[str]]) -> None:
+    recipe = UNIT.parents[2] / "firmware/recipe/overlay/common/usr/lib"
+    assert f"{DEVICE} rw" in service["Service.DeviceAllow"]
+    assert service["Service.DevicePolicy"] == ["closed"]
+    (group,) = service["Service.SupplementaryGroups"]
+    assert f"z {DEVICE} 0660 root {group} -" in " ".join((recipe / "tmpfiles.d/omamori.conf").read_text().split())
+    users = (recipe / "sysusers.d/omamori.conf").read_text().splitlines()
+    assert [line.split()[0] for line in users if group in line.split()] == ["g"], "a group of nobody else"
 
 
 def test_it_may_write_where_the_agent_keeps_things(service: dict[str, list[str]]) -> None:
