@@ -139,3 +139,19 @@ def test_every_program_is_for_the_boards_processor(
         pytest.fail(f"{path} is a program of the developer's machine")
     assert checked > 200
     assert arm_build[1]["lock"].keys() >= {AARCH64.root_lock, AARCH64.target_tree, "cross-aarch64", "tools"}
+
+
+def test_another_build_gives_the_same_bytes(
+    arm_build: tuple[Path, dict[str, Any]], build: Build, cache: Cache, tmp_path: Path
+) -> None:
+    """Everything is made anew but the trees and the installed packages, whose scripts take minutes."""
+    fresh = Cache(tmp_path / "cache")
+    objects = tmp_path / "cache" / "objects"
+    objects.mkdir(parents=True)
+    for name in ("tools", f"tree_{AARCH64.cross_tree}", f"tree_{AARCH64.target_tree}", "packages"):
+        for path in (cache.debs.parent / "objects").glob(f"{name}-*"):
+            (objects / path.name).symlink_to(path)
+    _, again, reporter = build("dev", board=NAME, own_cache=fresh)
+    kept = {"tools tree", f"{AARCH64.cross_tree} tree", f"{AARCH64.target_tree} tree", "packages"}
+    assert {item.name for item in reporter.times if item.cached} == kept
+    assert again["files"] == arm_build[1]["files"]
