@@ -86,7 +86,12 @@ def build(config: AgentConfig, clock: Clock | None = None) -> Agent:
         spool,
         clock,
         rules=exclusion,
-        parts=lambda version: [_address_part(config, reach, version), wifi_part, firmware_feature.part],
+        parts=lambda version: [
+            _address_part(config, reach, version),
+            wifi_part,
+            firmware_feature.part,
+            feed_feature.part,
+        ],
         busy=firmware_feature.busy,
         console=console.line,
         collect=lambda: diagnostics.pack(diagnostics.collect(config.paths, status.get(), log.lines())),
@@ -113,9 +118,11 @@ def build(config: AgentConfig, clock: Clock | None = None) -> Agent:
         last_end=last_run.end,
         why_leaving=lambda: why_leaving(config.paths.restart_request),
         jobs=desired_worker.jobs,
+        channel=feed_feature.channel.get,
         power_before=telemetry_worker.power_before,
     )
     reach.link = link
+    feed_feature.channel.subscribe(link.reconnect)
     heartbeat = HeartbeatWorker(
         config=config,
         spool=spool,

@@ -234,6 +234,11 @@ class Paths:
         return self.root / "sys/class/leds"
 
     @property
+    def feed_channel(self) -> Path:
+        """The feed channel that the desired state has chosen; there only if it once has."""
+        return self.desired / "channel"
+
+    @property
     def watchdogs(self) -> Path:
         """The kernel's view of the hardware watchdogs."""
         return self.root / "sys/class/watchdog"

@@ -19,7 +19,7 @@ from omamori_protocol.record import Choice, Kind, Nested, Record, Several, UInt
 from .errors import RejectedError
 
 MAX_BYTES = 256 * 1024
-SECTIONS = ("wifi", "address", "policy", "exemptions", "firmware")
+SECTIONS = ("wifi", "address", "policy", "exemptions", "firmware", "feed")
 _HIDDEN = "(hidden)"
 _LONGEST_SPAN_S = 2**32
 _TIME = "%Y-%m-%dT%H:%M:%SZ"

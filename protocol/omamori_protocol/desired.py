@@ -2,8 +2,8 @@
 
 It travels inside a COSE_Sign1 message (`cose`, context `DESIRED_CONTEXT`), retained on the box's `desired` topic. It
 is the whole truth, not a change to an earlier one: a section that is absent means the product's default (Wi-Fi off,
-address by DHCP, fail-open, no exemptions, the firmware that runs). Everything is checked here, before anybody applies a
-part of it: a document that breaks one rule is refused as a whole, unknown keys included.
+address by DHCP, fail-open, no exemptions, the firmware that runs, the factory's feed channel). Everything is checked
+here, before anybody applies a part of it: a document that breaks one rule is refused as a whole, unknown keys included.
 
 Nothing here knows time or versions already seen; who receives the document judges `version` and `expires_s`.
 """
@@ -19,6 +19,7 @@ from .device import check_device_id, format_mac, parse_mac
 from .errors import MalformedError
 from .firmware_version import MAX_VERSION_LENGTH, check_firmware_version
 from .record import Checked, Choice, Flag, Nested, Record, Several, Text, UInt, wire
+from .topics import check_channel
 from .vocabulary import WireEnum
 
 MAX_EXEMPTIONS = 256
@@ -291,6 +292,19 @@ class FirmwareSettings(Record):
     owner_refuses_scheduled: bool = wire(6, Flag())
 
 
+def _check_channel(value: str) -> None:
+    check_channel(value)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FeedSettings(Record):
+    """The feed channel that the box follows."""
+
+    STRICT: ClassVar[bool] = True
+
+    channel: str = wire(1, Checked(Text(32), _check_channel))
+
+
 def _check_device(value: str) -> None:
     check_device_id(value)
 
@@ -312,6 +326,7 @@ class DesiredState(Record):
     policy: Policy | None = wire(7, Nested(Policy), default=None)
     exemptions: tuple[Exemption, ...] = wire(8, Several(Nested(Exemption), MAX_EXEMPTIONS), default=())
     firmware: FirmwareSettings | None = wire(9, Nested(FirmwareSettings), default=None)
+    feed: FeedSettings | None = wire(10, Nested(FeedSettings), default=None)
 
     def check(self) -> None:
         """Check what no section can know alone."""

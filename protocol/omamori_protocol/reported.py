@@ -24,6 +24,7 @@ class PartName(WireEnum):
     POLICY = 3
     EXEMPTIONS = 4
     FIRMWARE = 5
+    FEED = 6
 
 
 class PartState(WireEnum):

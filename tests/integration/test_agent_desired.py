@@ -333,6 +333,22 @@ def test_diagnostics_wait_for_the_broker(
     eventually(lambda: len(cloud.answers) == 2, what=site.log)
 
 
+def test_another_feed_channel(site: Site, cloud: Cloud, operator: Operator, gate: Gate) -> None:
+    """The repository is not there; what can be seen is that the choice is kept, followed and given up again."""
+    site.start()
+    assert operator.publish({"feed": {"channel": "stable"}}) == 0
+    eventually(lambda: cloud.reports and part(cloud.reports[-1], PartName.FEED) is PartState.PENDING, what=site.log)
+    reason = next(item.reason for item in cloud.reports[-1].parts if item.part is PartName.FEED)
+    assert reason == "waits for a newer feed of channel stable; there is no feed yet"
+    assert site.paths.feed_channel.read_text() == "stable\n"
+    eventually(lambda: len({state.session for state in cloud.states}) >= 2, what=site.log)  # listens anew
+    site.kill()
+    site.start()
+    assert operator.publish({}) == 0
+    wait_applied(cloud, site, 2)
+    assert site.paths.feed_channel.read_text() == "demo\n"
+
+
 def test_address_that_does_not_work_comes_back(site: Site, cloud: Cloud, operator: Operator, gate: Gate) -> None:
     """Nobody plays the settings service here: after its time the part is refused and the file is as before."""
     site.start()

@@ -15,6 +15,7 @@ from omamori_agent.engine import BlockLists, EngineControl, EngineWatch
 from omamori_agent.feed.activate import Activator
 from omamori_agent.feed.canary import SET as CANARY_SET
 from omamori_agent.feed.canary import Canary
+from omamori_agent.feed.channel import FeedChannel
 from omamori_agent.feed.engine_test import EngineTest
 from omamori_agent.feed.exclusion import RuleExclusion
 from omamori_agent.feed.fetcher import HTTPSFetcher
@@ -68,6 +69,7 @@ class Box:
 
     def __init__(self, directory: Path) -> None:
         self.paths = make_box(directory / "box")
+        self.paths.desired.mkdir(exist_ok=True)
         engine = self.paths.empty_feed / "engine"
         engine.mkdir()
         (engine / "all.rules").write_text("")
@@ -121,12 +123,13 @@ class Box:
             exclusion=self.exclusion,
             canary=Canary(self.control, tries=3, send=self.send_canary),
         )
+        self.channel = FeedChannel(self.paths.feed_channel, "demo")
         self.worker = FeedWorker(
-            channel="demo",
+            channel=self.channel,
             repository=FeedRepository(
                 base_url=self.server.url,
                 device="ZA35-000001",
-                channel="demo",
+                channel=self.channel.get(),
                 root_file=self.paths.trust_root,
                 metadata_dir=self.paths.feed_metadata,
                 fetcher=HTTPSFetcher(self.server.ca_file, self.store.download_path.parent, self.limits),

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from omamori_agent.feed.channel import FeedChannel
 from omamori_agent.feed.fetcher import HTTPSFetcher
 from omamori_agent.feed.limits import FeedLimits
 from omamori_agent.feed.reporter import FeedReporter
@@ -64,7 +65,7 @@ class ServedFeedLane(FeedLane):
             clock=self.clock,
         )
         self.worker = FeedWorker(
-            channel=CHANNEL,
+            channel=FeedChannel(self.paths.feed_channel, CHANNEL),
             repository=repository,
             store=self.store,
             activator=self.activator,

@@ -27,6 +27,7 @@ _SECTIONS: dict[PartName, Callable[[DesiredState], Any]] = {
     PartName.POLICY: lambda document: document.policy,
     PartName.EXEMPTIONS: lambda document: document.exemptions,
     PartName.FIRMWARE: lambda document: document.firmware,
+    PartName.FEED: lambda document: document.feed,
 }
 
 

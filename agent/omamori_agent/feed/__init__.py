@@ -13,6 +13,7 @@ from omamori_agent.status import StatusBoard
 
 from .activate import Activator
 from .canary import Canary
+from .channel import FeedChannel, FeedPart
 from .engine_test import EngineTest
 from .exclusion import RuleExclusion
 from .fetcher import HTTPSFetcher
@@ -46,12 +47,13 @@ def build(
         exclusion: Rules that shall be left out.
     """
     limits = limits or FeedLimits()
+    channel = FeedChannel(config.paths.feed_channel, config.provision.channel)
     store = FeedStore(config.paths, reserve_bytes=limits.reserve_bytes)
     fetcher = HTTPSFetcher(config.paths.service_ca, store.download_path.parent, limits, proxy=config.provision.proxy)
     repository = FeedRepository(
         base_url=config.provision.repository_url,
         device=config.device,
-        channel=config.provision.channel,
+        channel=channel.get(),
         root_file=config.paths.trust_root,
         metadata_dir=config.paths.feed_metadata,
         fetcher=fetcher,
@@ -71,7 +73,7 @@ def build(
         canary=Canary(engine.control, tries=limits.canary_tries) if limits.canary_tries else None,
     )
     worker = FeedWorker(
-        channel=config.provision.channel,
+        channel=channel,
         repository=repository,
         store=store,
         activator=activator,
@@ -80,4 +82,4 @@ def build(
         clock=clock,
         limits=limits,
     )
-    return FeedFeature([worker], worker.on_announcement)
+    return FeedFeature([worker], worker.on_announcement, channel, FeedPart(channel))

@@ -133,6 +133,11 @@ class FeedRepository:
         self._updater: Updater | None = None
         self._target: TargetFile | None = None
 
+    def follow(self, channel: str) -> None:
+        """Ask for another channel from the next `refresh` on."""
+        self._channel = channel
+        self._target_path = feed_target(channel)
+
     def refresh(self) -> FeedTarget:
         """Fetch and verify the newest metadata and return what it names.
 

@@ -21,6 +21,7 @@ from omamori_protocol.feed_offer import OfferedIncrement, choose_chain
 from omamori_protocol.vocabulary import FeedState
 
 from .activate import Activator, Progress
+from .channel import FeedChannel, FeedPart
 from .errors import (
     ActivationInterruptedError,
     ActivationRolledBackError,
@@ -43,7 +44,7 @@ class FeedWorker:
     """`ports.Worker` of the feed.
 
     Args:
-        channel: Feed channel of the box.
+        channel: Feed channel that the box follows; told which one the feed in force is from.
         repository: Where feeds come from.
         store: Where they are kept.
         activator: Brings them to engine and gate.
@@ -59,7 +60,7 @@ class FeedWorker:
     def __init__(
         self,
         *,
-        channel: str,
+        channel: FeedChannel,
         repository: FeedRepository,
         store: FeedStore,
         activator: Activator,
@@ -69,7 +70,8 @@ class FeedWorker:
         limits: FeedLimits,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        self._channel = channel
+        self._choice = channel
+        self._channel = channel.get()
         self._repository = repository
         self._store = store
         self._activator = activator
@@ -84,6 +86,7 @@ class FeedWorker:
         self._known = 0  # newest serial we have judged, so that announcements of it wake nobody
         self._named = 0  # newest serial the repository has named, for us or for other boxes
         self._shown = 0  # serial last reported as active
+        channel.subscribe(self._wake.set)
 
     def on_announcement(self, serial: int) -> None:
         """Take note of an announced serial; returns at once, from any thread.
@@ -135,6 +138,7 @@ class FeedWorker:
         reason = f"serial {newer[-1][0]}: {newer[-1][1]}" if newer else None
         self._known = self._shown = serial
         self._reporter.restore(serial, reason)
+        self._show_channel()
 
     def _tend(self, stop: threading.Event) -> None:
         """Look after what is unfinished: an activation, a block list, an event."""
@@ -153,6 +157,7 @@ class FeedWorker:
 
     def poll(self, stop: threading.Event) -> float:
         """Ask the repository and take what is new; returns seconds until the next time."""
+        self._follow()
         try:
             target = self._repository.refresh()
             self._named = max(self._named, target.newest)
@@ -176,6 +181,16 @@ class FeedWorker:
         # Trouble, or announced while the repository (or a cache of it) is not so far yet.
         return self._backoff.next_s()
 
+    def _follow(self) -> None:
+        """Ask the channel that is wanted now; what was known of another one says nothing about it."""
+        wanted = self._choice.get()
+        if wanted == self._channel:
+            return
+        self._channel = wanted
+        self._announced = self._named = 0
+        self._known = self._store.current().serial
+        self._repository.follow(wanted)
+
     def _take(self, target: FeedTarget, stop: threading.Event) -> None:
         """Judge what the repository names, and activate it if it is new and good.
 
@@ -187,6 +202,9 @@ class FeedWorker:
         """
         serial = target.serial
         current = self._store.current().serial
+        is_ours = self._is_ours()
+        if serial <= current and not is_ours:
+            raise FeedRefusedError(f"serial {serial} of channel {self._channel} is not newer than the active {current}")
         if serial == current:
             self._known = max(self._known, serial)
             if not self._activator.is_unfinished:
@@ -225,7 +243,8 @@ class FeedWorker:
     def _obtain(self, target: FeedTarget) -> StoredFeed:
         """Bring what the repository names into the store: by increments if they are less, else the whole pack."""
         current = self._store.current()
-        chain = choose_chain(target.offer, current.serial, target.size) if current.serial else ()
+        is_base = current.serial and self._is_ours()
+        chain = choose_chain(target.offer, current.serial, target.size) if is_base else ()
         if chain:
             try:
                 return self._obtain_increments(target, chain, current)
@@ -249,6 +268,15 @@ class FeedWorker:
         logger.info("feed %d made from %d by %d increments, %d bytes", feed.serial, current.serial, len(chain), size)
         return feed
 
+    def _is_ours(self) -> bool:
+        """Tell whether the feed in force is of the channel that is asked; the empty one is of any."""
+        current = self._store.current()
+        return current.serial == 0 or current.manifest.channel == self._channel
+
+    def _show_channel(self) -> None:
+        current = self._store.current()
+        self._choice.show(current.manifest.channel if current.serial else "")
+
     def _check(self, manifest: FeedManifest) -> None:
         """Raise unless the pack is for this box."""
         if manifest.channel != self._channel:
@@ -263,11 +291,13 @@ class FeedWorker:
 
     def _rolled_back(self, reason: str) -> None:
         self._shown = self._store.current().serial
+        self._show_channel()
         newest = self._store.record.quarantined[-1][0] if self._store.record.quarantined else None
         self._reporter.trouble(self._shown, FeedState.ROLLED_BACK, reason, about=newest)
 
     def _show_active(self) -> None:
         serial = self._store.current().serial
+        self._show_channel()
         if serial != self._shown:
             self._shown = serial
             self._reporter.active(serial)
@@ -285,7 +315,9 @@ def _version(text: str) -> tuple[int, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class FeedFeature:
-    """What `feed.build` made: the worker, and where announcements go."""
+    """What `feed.build` made: the worker, where announcements go, the channel, and its part of the desired state."""
 
     workers: Sequence[Worker]
     on_announcement: Callable[[int], None]
+    channel: FeedChannel
+    part: FeedPart

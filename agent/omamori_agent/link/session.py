@@ -18,7 +18,7 @@ from omamori_agent.spool import LANES, Lane, Spool, SpoolUnavailableError
 from omamori_agent.status import StatusBoard
 from omamori_protocol.errors import ProtocolError
 from omamori_protocol.messages import Event
-from omamori_protocol.topics import Leaf, device_topic, feed_announcement
+from omamori_protocol.topics import Leaf, device_topic
 from omamori_protocol.vocabulary import Leaving, Presence
 
 from .broker import Acknowledged, BrokerConnection, BrokerUnreachableError, Hello, Received, Waker
@@ -53,6 +53,7 @@ class LinkSession:
         take_heartbeat: Returns a heartbeat to send, once, or None.
         reported: Returns what became of the desired state, or None while nobody knows.
         jobs: Keeps answers to commands until they are sent.
+        announcements: Topic of new feeds.
         on_received: Told about each message for us.
         beginning: What was before this connection.
     """
@@ -71,6 +72,7 @@ class LinkSession:
         take_heartbeat: Callable[[], bytes | None],
         reported: Callable[[], bytes | None],
         jobs: JobPort,
+        announcements: str,
         on_received: Callable[[Received], None],
         beginning: Beginning,
     ) -> None:
@@ -86,6 +88,7 @@ class LinkSession:
         self._waker = waker
         self._take_heartbeat = take_heartbeat
         self._on_received = on_received
+        self._announcements = announcements
         self._connection: BrokerConnection | None = None
         self._id = secrets.token_bytes(_SESSION_BYTES)
         self._since_s = clock.now()
@@ -128,7 +131,7 @@ class LinkSession:
         # Two places in the broker's window are kept: for the state, and for the report or the answer to a command.
         self._window = self._make_window(max(1, min(self._limits.window, connection.receive_maximum) - 2))
         self._state.send(connection)
-        connection.subscribe(feed_announcement(self._config.provision.channel))
+        connection.subscribe(self._announcements)
         connection.subscribe(self._topic(Leaf.DESIRED))
         connection.subscribe(self._topic(Leaf.COMMAND))
 

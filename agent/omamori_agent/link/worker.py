@@ -69,6 +69,8 @@ class LinkWorker:
         last_end: How the box's run before this one ended.
         why_leaving: Returns why the agent is being stopped, once it is.
         jobs: Keeps answers to commands until they are sent.
+        channel: Returns the feed channel whose announcements are listened to; the factory's one by default. After a
+            change somebody has to call `reconnect`.
         power_before: Returns what the supervisor saw of the power when this run of the box began; None if nobody did.
     """
 
@@ -89,6 +91,7 @@ class LinkWorker:
         last_end: RunEnd = RunEnd.UNKNOWN,
         why_leaving: Callable[[], Leaving] = lambda: Leaving.PROGRAM,
         jobs: JobPort | None = None,
+        channel: Callable[[], str] | None = None,
         power_before: Callable[[], tuple[PowerKind, int] | None] = lambda: None,
     ) -> None:
         self._config = config
@@ -103,7 +106,8 @@ class LinkWorker:
         self._status = status
         self._clock = clock
         self._on_announcement = on_announcement
-        self._announcement_topic = feed_announcement(config.provision.channel)
+        self._channel = channel or (lambda: config.provision.channel)
+        self._announcement_topic = feed_announcement(self._channel())
         self._desired = desired
         self._desired_topic = device_topic(config.device, Leaf.DESIRED)
         self._command_topic = device_topic(config.device, Leaf.COMMAND)
@@ -170,6 +174,7 @@ class LinkWorker:
     def _serve(self, identity: Identity, stop: threading.Event) -> None:
         """Use one connection until it is lost, `stop` is set, the identity changes or a new one is asked for."""
         self._reconnect.clear()
+        self._announcement_topic = feed_announcement(self._channel())
         session = LinkSession(
             config=self._config,
             identity=identity,
@@ -182,6 +187,7 @@ class LinkWorker:
             take_heartbeat=self._take_heartbeat,
             reported=self._desired.reported,
             jobs=self._jobs,
+            announcements=self._announcement_topic,
             on_received=self._on_received,
             beginning=self._beginning(),
         )

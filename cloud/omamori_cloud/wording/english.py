@@ -451,6 +451,7 @@ ENGLISH = Wording(
         PartName.POLICY: "When inspection is impossible",
         PartName.EXEMPTIONS: "Exemptions",
         PartName.FIRMWARE: "Firmware",
+        PartName.FEED: "Threat feed",
     },
     part_states={
         PartState.NONE: "not set",

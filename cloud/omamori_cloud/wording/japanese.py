@@ -458,6 +458,7 @@ JAPANESE = Wording(
         PartName.POLICY: "検査できないときの動作",
         PartName.EXEMPTIONS: "検査の対象外",
         PartName.FIRMWARE: "ファームウェア",
+        PartName.FEED: "脅威情報の配信",
     },
     part_states={
         PartState.NONE: "設定なし",

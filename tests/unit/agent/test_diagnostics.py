@@ -68,9 +68,9 @@ def test_no_secret_is_told(paths: Paths) -> None:
     (paths.desired / "wifi.conf").write_text("sae_password=correct horse battery\n")
     (paths.desired / "document.cose").write_bytes(b"correct horse battery")
     paths.identity.mkdir(parents=True, exist_ok=True)
-    (paths.identity / "device.key").write_text("-----BEGIN PRIVATE KEY-----")
+    (paths.identity / "device.key").write_text("the key itself")
     text = json.dumps(diagnostics.collect(paths, Status(), []))
-    for secret in (CLAIM, "correct horse", "PRIVATE KEY"):
+    for secret in (CLAIM, "correct horse", "the key itself"):
         assert secret not in text
 
 

@@ -57,6 +57,7 @@ class Box:
         self.announced: list[int] = []
         self.desired = SimulatedDesired()
         self.jobs = SimulatedJobs()
+        self.channel = "demo"
         self.worker = LinkWorker(
             config=config,
             broker=self.broker,
@@ -67,6 +68,7 @@ class Box:
             on_announcement=self.announced.append,
             desired=self.desired,
             jobs=self.jobs,
+            channel=lambda: self.channel,
         )
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self.worker.run, args=(self.stop,))
@@ -338,6 +340,19 @@ def test_clock_that_jumps_holds_up_nothing_and_changes_no_order(tmp_path: Path) 
         assert numbers == sorted(set(numbers))
     finally:
         box.end()
+
+
+def test_announcements_of_the_channel_that_is_followed(box: Box) -> None:
+    eventually(lambda: box.status.get().connected)
+    assert feed_announcement("demo") in box.connection.subscriptions
+    box.channel = "stable"
+    box.worker.reconnect()
+    eventually(lambda: len(box.broker.connections) == 2 and box.status.get().connected)
+    assert feed_announcement("stable") in box.connection.subscriptions
+    assert feed_announcement("demo") not in box.connection.subscriptions
+    box.connection.incoming.append(Received(feed_announcement("demo"), FeedAnnouncement(serial=11).encode()))
+    box.connection.incoming.append(Received(feed_announcement("stable"), FeedAnnouncement(serial=12).encode()))
+    eventually(lambda: box.announced == [12])
 
 
 def test_answer_to_a_command_is_sent_until_somebody_has_it(box: Box) -> None:

@@ -47,6 +47,7 @@ FULL: dict[str, Any] = {
         "rate_kbps": 4000,
         "owner_refuses_scheduled": False,
     },
+    "feed": {"channel": "stable"},
 }
 
 

@@ -19,6 +19,7 @@ from omamori_protocol.desired import (
     DesiredState,
     Exemption,
     ExemptionKind,
+    FeedSettings,
     FirmwareSettings,
     FirmwareWindow,
     Metered,
@@ -130,6 +131,7 @@ def test_the_longest_document_fits() -> None:
         policy=Policy(fail_closed=True),
         exemptions=exemptions,
         firmware=dataclasses.replace(FIRMWARE, version="999999.999999.999999-dev.999999"),
+        feed=FeedSettings(channel="x" * 32),
     )
     assert len(document.encode()) <= DesiredState.MAX_BYTES
     assert DesiredState.decode(document.encode()) == document
@@ -389,6 +391,14 @@ def test_document_that_cannot_be(changes: dict[str, Any]) -> None:
         dataclasses.replace(DOCUMENT, **changes).encode()
 
 
+@pytest.mark.parametrize("channel", ["", "Stable", "a/b", "x" * 33, "-a", "stable\n"])
+def test_feed_channel_that_is_none(channel: str) -> None:
+    good = dataclasses.replace(DOCUMENT, feed=FeedSettings(channel="stable"))
+    assert DesiredState.decode(good.encode()) == good
+    with pytest.raises(ProtocolError):
+        dataclasses.replace(DOCUMENT, feed=FeedSettings(channel=channel)).encode()
+
+
 def test_document_of_another_schema() -> None:
     with pytest.raises(UnknownVersionError):
         DesiredState.decode(cbor.encode({**body(DOCUMENT), 0: 2}))
@@ -442,6 +452,7 @@ def test_numbers_on_the_wire_never_change() -> None:
         ("POLICY", 3),
         ("EXEMPTIONS", 4),
         ("FIRMWARE", 5),
+        ("FEED", 6),
     ]
     assert [item.value for item in Metered] == [1, 2, 3]
     assert [item.value for item in PartState] == [0, 1, 2, 3]
