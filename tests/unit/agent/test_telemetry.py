@@ -10,13 +10,15 @@ import pytest
 from omamori_agent.config import SpoolLimits
 from omamori_agent.errors import TransientError
 from omamori_agent.heartbeat import HeartbeatWorker
+from omamori_agent.identity import Identity
+from omamori_agent.link.presence import Beginning, describe
 from omamori_agent.ports import Cursor
 from omamori_agent.spool import LANES, Spool
 from omamori_agent.status import StatusBoard
 from omamori_agent.telemetry import StateReader, TelemetryWorker
-from omamori_protocol.messages import Event, SupervisorState
-from omamori_protocol.vocabulary import EventKind, PowerKind, Severity
-from sim.box import box_config
+from omamori_protocol.messages import Event, State, SupervisorState
+from omamori_protocol.vocabulary import EventKind, PowerKind, Presence, Severity
+from sim.box import DEVICE, box_config
 from sim.clock import ManualClock
 from sim.herald_file import write_herald_file
 
@@ -182,6 +184,29 @@ def test_what_began_this_run_of_the_box(box: Box) -> None:
     assert box.worker.power_before() == (PowerKind.SHORT_PULL, 5000)
     box.reboot()
     assert box.worker.power_before() == (PowerKind.NONE, 0)
+
+
+@pytest.mark.parametrize(
+    ("power", "expected"),
+    [(None, (None, None)), ((PowerKind.NONE, 0), (PowerKind.NONE, 0)), ((PowerKind.DIP, 120), (PowerKind.DIP, 120))],
+)
+def test_a_birth_tells_it(box: Box, power: tuple[PowerKind, int] | None, expected: tuple[Any, Any]) -> None:
+    box.look()
+    path = box.config.paths.identity
+    birth = describe(
+        box.config,
+        Identity(device=DEVICE, key_path=path / "k", certificate_path=path / "c", begins_s=0, expires_s=2_000_000_000),
+        box.status.get(),
+        session=bytes(8),
+        presence=Presence.ONLINE,
+        boot=1,
+        since_s=1.0,
+        beginning=Beginning(power_before=power),
+    )
+    told = State.decode(birth.encode())
+    assert (told.power_before, told.power_before_ms) == expected
+    assert told.supervisor == box.status.get().supervisor
+    assert told.supervisor is not None
 
 
 def test_before_the_supervisor_has_told_all_nothing_is_guessed(box: Box) -> None:
