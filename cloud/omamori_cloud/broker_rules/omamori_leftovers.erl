@@ -5,7 +5,7 @@
 %% is refused to whoever publishes (0x83), also the announcement for all boxes, until the node is back. So the living
 %% nodes forget such queues.
 %%
-%% * One node does it, the first of those that run; if it dies, the next one looks again.
+%% * One node does it, the first of those that run, if they are the majority; if it dies, the next one looks again.
 %% * A box may come back on another node at any moment, with a queue of the same name. Each queue is therefore looked at
 %%   again in the transaction that deletes it: only one whose owner was on the dead node goes.
 %% * Knows of RabbitMQ's store in Mnesia, which is what 4.0 has unless Khepri was asked for. Failures are logged, and it
@@ -54,9 +54,10 @@ look_in(Milliseconds, Timer) ->
     erlang:start_timer(Milliseconds, self(), look).
 
 look() ->
+    Members = rabbit_nodes:list_members(),
     Running = lists:usort([node() | rabbit_nodes:list_running()]),
-    case {Running, rabbit_nodes:list_members() -- Running} of
-        {[First | _], [_ | _] = Dead} when First =:= node() -> forget(Dead);
+    case {Running, Members -- Running} of
+        {[First | _], [_ | _] = Dead} when First =:= node(), 2 * length(Running) > length(Members) -> forget(Dead);
         _ -> ok
     end.
 

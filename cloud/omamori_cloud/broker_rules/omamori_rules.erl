@@ -3,8 +3,9 @@
 %% * The client certificate is the identity, its common name the user; whoever sends a password is refused.
 %% * A box speaks and listens below its own name only, and its MQTT client id is its name. It cannot use AMQP, which
 %%   has no client id.
-%% * The services are `ingest` (takes in from its own queues) and `publisher` (speaks to boxes; may hear what it says to
-%%   all of them, by which `omamori-ota revoke` sees that its connection lives).
+%% * The services are `ingest` (takes in from its own queues; no box's client id) and `publisher` (speaks to boxes; may
+%%   take over a box's client id, and hear what it says to all of them, by which `omamori-ota revoke` sees that its own
+%%   connection lives).
 %%
 %% It asks nobody: no store, no network. Which leaves a box writes and reads stands in the application's environment,
 %% which omamori_cloud.broker_cluster renders from the same table as mosquitto's access list. Any failure here refuses.
@@ -36,11 +37,13 @@ user_login_authorization(User, Properties) ->
         Refused -> Refused
     end.
 
-check_vhost_access(#auth_user{username = User}, <<"/">>, Context) ->
-    case kind(User) of
-        box -> is_map(Context) andalso maps:get(<<"client_id">>, Context, none) =:= User;
-        nobody -> false;
-        _ -> true
+check_vhost_access(#auth_user{username = User}, <<"/">>, Context) when is_map(Context) ->
+    case {kind(User), maps:get(<<"client_id">>, Context, none)} of
+        {box, Id} -> Id =:= User;
+        {ingest, none} -> true;
+        {ingest, Id} -> starts(Id, <<"omamori-">>);
+        {publisher, _} -> true;
+        {nobody, _} -> false
     end;
 check_vhost_access(_User, _VHost, _Context) ->
     false.
