@@ -218,7 +218,7 @@ static void usage(FILE *to)
 	      "  --version TEXT       firmware version of the box\n"
 	      "  --lease-ms N         how long a report counts (150)\n"
 	      "  --boot-s N           how long the box may take to forward after a start (600)\n"
-	      "  --silence-s N        how long it may be silent before it is reset (30)\n"
+	      "  --silence-s N        how long it may be silent before it is reset (60)\n"
 	      "  --resets N           how many resets are tried (3)\n"
 	      "  --processor-ms N     a processor that has not run for so long stands still; 0: not looked at (400)\n"
 	      "  --detect-s N         how long a line may take to appear; then there is none (30)\n"
@@ -310,7 +310,7 @@ int main(int argc, char **argv)
 		.watch_path = "/run/omamori/watch/state.json",
 		.lease_ms = 150,
 		.boot_s = 600,
-		.silence_s = 30,
+		.silence_s = 60,
 		.resets = 3,
 		.detect_s = 30,
 		.processor_ms = 400,

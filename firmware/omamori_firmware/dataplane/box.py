@@ -210,7 +210,7 @@ StartLimitIntervalSec=0
 [Service]
 Type=notify
 NotifyAccess=main
-Environment=SUPERVISOR= SUPERVISOR_LEASE_MS=150 SUPERVISOR_BOOT_S=600 SUPERVISOR_SILENCE_S=30 SUPERVISOR_RESETS=3
+Environment=SUPERVISOR= SUPERVISOR_LEASE_MS=150 SUPERVISOR_BOOT_S=600 SUPERVISOR_SILENCE_S=60 SUPERVISOR_RESETS=3
 EnvironmentFile=-/usr/lib/os-release
 EnvironmentFile=-{_HOME}/board.env
 ExecStart={_HOME}/gate/omamori-herald {" ".join(options)}

@@ -135,7 +135,7 @@ class TestWire(unittest.TestCase):
         bench.wait(2000)
         self.assertEqual(bench.look(), (k.RECOVERING, False))
         self.assertEqual(bench.resets, 0)
-        bench.wait(30000)
+        bench.wait(60000)
         self.assertEqual(bench.resets, 1)
 
     def test_the_relay_does_not_chatter_on_a_bad_line(self):

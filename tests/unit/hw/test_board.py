@@ -114,7 +114,7 @@ def test_a_board_may_have_a_supervisor() -> None:
         ("lease_ms = 150", "lease_ms = 49", "supervisor.lease_ms"),
         ("lease_ms = 150", "lease_ms = 2001", "supervisor.lease_ms"),
         ("boot_s = 600", "boot_s = 29", "supervisor.boot_s"),
-        ("silence_s = 30", "silence_s = 601", "supervisor.silence_s"),
+        ("silence_s = 60", "silence_s = 601", "supervisor.silence_s"),
         ("resets = 3", "resets = 10", "supervisor.resets"),
         ("resets = 3", "", "supervisor.resets"),
         ("resets = 3", "resets = 3\ncolour = 1", "supervisor.colour"),

@@ -80,7 +80,7 @@ class Keeper:
         self.resets = 0
         self.restarts = 0
         self.boot_ms = 600000
-        self.silence_ms = 30000
+        self.silence_ms = 60000
         self.resets_allowed = 3
         self.supply = Supply()
         self.box_code = 0
