@@ -1,4 +1,4 @@
-"""Minutes of emulation: a cable is out, the box says so; it stays out, and the cloud tells that from a power cut."""
+"""Minutes of emulation: a cable is out, and the box says so; it stays out, and the cloud knows why; commands."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from omamori_lab.scenes import Scene
+from omamori_lab.scenes.commands import CommandsScene
 from omamori_lab.scenes.plugs import LineDownScene, PlugsScene
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("scene", [PlugsScene(), LineDownScene()], ids=lambda scene: str(scene.name))
-def test_a_cable_is_out(office: Office, scene: Scene) -> None:
+@pytest.mark.parametrize("scene", [PlugsScene(), LineDownScene(), CommandsScene()], ids=lambda scene: str(scene.name))
+def test_scene(office: Office, scene: Scene) -> None:
     result = office.play(scene)
     wrong = [check for check in result.checks if not check.ok]
     assert result.error is None, result.error

@@ -47,6 +47,10 @@ class DesiredDesk:
         """Sign and send the command to let everything pass, 0 minutes to end that; return the command's number."""
         return str(self._send("command", "bypass", "--minutes", str(minutes), "--asked-by", "lab")["command"])
 
+    def order(self, *words: str) -> str:
+        """Sign and send a command in the words of `omamori-ota command`; return its number."""
+        return str(self._send("command", *words, "--asked-by", "lab")["command"])
+
     def _send(self, group: str, command: str, *options: str | Path) -> dict[str, Any]:
         broker = f"mqtts://{addresses.SERVICES.domains[0]}:{addresses.BROKER_PORT}"
         words: list[str | Path] = [program("omamori-ota"), group, command, self._keys, "--device", SERIAL, *options]
