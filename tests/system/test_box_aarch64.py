@@ -22,8 +22,8 @@ pytestmark = [
     pytest.mark.timeout(3000),  # builds the image when it is not there yet
 ]
 NAME = "aarch64-uefi"
-# Not seen right: on a busy machine, four instead of at most three pings at 5 Hz were lost. By hand, three times in a row
-# on a free one, one ping at 20 Hz was.
+# Not seen right: four instead of at most three pings at 5 Hz were lost, on a busy machine. By hand, three times in a
+# row on a free one, one ping at 20 Hz was.
 _NOT_YET = {"engine-memory"}
 _SHELL_TIMEOUT_S = 120.0  # emulated, and perhaps beside other work
 
