@@ -227,7 +227,7 @@ def test_a_broker_that_cannot_share_gives_each_worker_everything(tmp_path: Path,
     worker._on_connect(client, None, None, Mock(is_failure=False), properties)
     filters = {name for name, _ in client.subscribe.call_args.args[0]}
     assert filters == {f"omamori/v1/+/{leaf}" for leaf in ("state", "reported")} | {
-        f"{wanted}omamori/v1/+/{leaf}" for leaf in ("evt", "hb")
+        f"{wanted}omamori/v1/+/{leaf}" for leaf in ("evt", "hb", "job/+")
     }
     worker._on_subscribe(client, None, 1, [Mock(is_failure=False)], None)
     assert client.unsubscribe.called is (said != 0)
