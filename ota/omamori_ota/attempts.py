@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
+from omamori_protocol.durable import make_private_file
+
 from .errors import SetupError, TransientError
-from .files import PRIVATE_FILE
 
 MAX_KNOWN = 20_000
 MAX_STRANGERS = 1_000
@@ -120,7 +120,7 @@ class AttemptLog:
 
     def __init__(self, registry: Path) -> None:
         self._path = registry.with_name(registry.name + "-attempts")
-        os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, PRIVATE_FILE))
+        make_private_file(self._path)
         with self._open() as connection:
             connection.execute("PRAGMA journal_mode = WAL")  # with NORMAL below: never damaged, rarely synced
             connection.execute(_SCHEMA)

@@ -18,19 +18,18 @@ import binascii
 import contextlib
 import dataclasses
 import http.server
-import io
 import json
 import logging
-import os
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.message import Message
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
@@ -39,6 +38,7 @@ from omamori_protocol.device import check_device_id
 from omamori_protocol.errors import MalformedError
 
 from .attempts import AttemptLog, Cause
+from .bounded_reader import BoundedReader
 from .certificate_request import hash_key
 from .enrolment import Enrolled, Enrolment
 from .errors import EnrolmentRefusedError, OtaError, TransientError
@@ -54,6 +54,7 @@ _ANSWER_TYPE = "application/pkcs7-mime; smime-type=certs-only"
 _LINE = 76
 _CHUNK_BYTES = 4096
 _DRAIN_SILENCE_S = 0.2
+_LOOK_S = 0.1
 _APPROVAL_RETRY_S = 600
 _TROUBLE_RETRY_S = 60
 # Certificates are dated back by an hour; a box whose clock is behind by more does not take them.
@@ -82,33 +83,6 @@ class ServerLimits:
     requests_per_minute: int = 30
 
 
-class _BoundedReader(io.RawIOBase):
-    """Gives at most `left` bytes of the connection, and remembers if more was asked for."""
-
-    def __init__(self, source: BinaryIO, left: int) -> None:
-        super().__init__()
-        self._source = source
-        self.left = left
-        self.is_exceeded = False
-
-    def readable(self) -> bool:
-        return True
-
-    def readline(self, size: int | None = -1, /) -> bytes:
-        limit = self.left if size is None or size < 0 else min(size, self.left)
-        return self._take(self._source.readline(limit), limit)
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        limit = self.left if size is None or size < 0 else min(size, self.left)
-        return self._take(self._source.read(limit), limit)
-
-    def _take(self, data: bytes, limit: int) -> bytes:
-        self.left -= len(data)
-        if self.left == 0 and len(data) == limit:
-            self.is_exceeded = True
-        return data
-
-
 def _serialise(certificates: list[x509.Certificate]) -> bytes:
     encoded = base64.b64encode(pkcs7.serialize_certificates(certificates, Encoding.DER))
     return b"".join(encoded[start : start + _LINE] + b"\n" for start in range(0, len(encoded), _LINE))
@@ -125,7 +99,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
-        self.rfile = _BoundedReader(self.rfile, self.server.limits.head_bytes)
+        self.rfile = BoundedReader(self.rfile, self.server.limits.head_bytes)
 
     def do_GET(self) -> None:
         with self._answering():
@@ -295,6 +269,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Say nothing: the audit line is enough."""
 
 
+@dataclasses.dataclass(frozen=True)
+class _Running:
+    """A request under way.
+
+    Attributes:
+        watched: A second descriptor of its connection: shutting it down ends whatever the thread waits for.
+        until: When that is done, monotonic seconds.
+    """
+
+    watched: socket.socket
+    until: float
+
+
 class EnrolmentServer(http.server.ThreadingHTTPServer):
     """The listening server.
 
@@ -306,7 +293,9 @@ class EnrolmentServer(http.server.ThreadingHTTPServer):
         limits: Bounds.
     """
 
-    daemon_threads = False
+    # A request that hangs for a reason of ours is cut and given up; it must not keep the server from ending.
+    daemon_threads = True
+    block_on_close = False
     request_queue_size = 32
 
     def __init__(
@@ -322,7 +311,8 @@ class EnrolmentServer(http.server.ThreadingHTTPServer):
         self.limits = limits or ServerLimits()
         self.rate_limit = RateLimit(self.limits.requests_per_minute)
         self._tls = tls
-        self._places = threading.BoundedSemaphore(self.limits.connections)
+        self._running: dict[socket.socket, _Running] = {}
+        self._changed = threading.Condition()  # of `_running`
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
         super().__init__(address, _Handler)
@@ -338,14 +328,18 @@ class EnrolmentServer(http.server.ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve a connection in its own thread, or close it when all places are taken."""
-        if not self._places.acquire(blocking=False):
+        with self._changed:
+            is_full = len(self._running) >= self.limits.connections
+            if not is_full:
+                self._running[request] = _Running(request.dup(), time.monotonic() + self.limits.request_s)
+        if is_full:
             logger.warning("address=%s refused: all %d connections in use", client_address[0], self.limits.connections)
             self.shutdown_request(request)
             return
         try:
             super().process_request(request, client_address)
         except BaseException:
-            self._places.release()
+            self._end(request)
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
@@ -353,36 +347,48 @@ class EnrolmentServer(http.server.ThreadingHTTPServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._places.release()
+            self._end(request)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        """Shake hands and serve the one request, all within the time of a request."""
+        """Shake hands and serve the one request."""
         connection = cast(socket.socket, request)
         connection.settimeout(self.limits.silence_s)
-        # A second descriptor of the same connection: shutting it down ends whatever the thread waits for.
-        with socket.socket(fileno=os.dup(connection.fileno())) as watched:
-            timer = threading.Timer(self.limits.request_s, _cut, (watched,))
-            timer.daemon = True
-            timer.start()
-            try:
-                with self._tls.wrap_socket(connection, server_side=True) as secure:
-                    super().finish_request(secure, client_address)
-            except OSError as err:  # TLS errors and time-outs are its children
-                cause = _ALERTS.get(err.reason or "") if isinstance(err, ssl.SSLError) else None
-                if cause is not None and self.rate_limit.allows(client_address[0]):
-                    self.note(client_address[0], cause, address=client_address[0])
-                logger.info("address=%s status=- serial=- connection: %s", client_address[0], type(err).__name__)
-            finally:
-                timer.cancel()
-                timer.join()
+        try:
+            with self._tls.wrap_socket(connection, server_side=True) as secure:
+                super().finish_request(secure, client_address)
+        except OSError as err:  # TLS errors and time-outs are its children
+            cause = _ALERTS.get(err.reason or "") if isinstance(err, ssl.SSLError) else None
+            if cause is not None and self.rate_limit.allows(client_address[0]):
+                self.note(client_address[0], cause, address=client_address[0])
+            logger.info("address=%s status=- serial=- connection: %s", client_address[0], type(err).__name__)
+
+    def service_actions(self) -> None:
+        """Cut the connections whose time is over; the base class calls this between two looks at the door."""
+        now = time.monotonic()
+        with self._changed:
+            for running in self._running.values():
+                if now >= running.until:
+                    with contextlib.suppress(OSError):  # cut before, or closed by the other side
+                        running.watched.shutdown(socket.SHUT_RDWR)
+
+    def server_close(self) -> None:
+        """Stop listening and let the requests that are under way end, each within its time."""
+        super().server_close()
+        give_up_at = time.monotonic() + self.limits.request_s + self.limits.silence_s
+        with self._changed:
+            while self._running and time.monotonic() < give_up_at:
+                self.service_actions()
+                self._changed.wait(_LOOK_S)
+            if self._running:
+                logger.error("requests that did not end in time and are given up: %d", len(self._running))
+
+    def _end(self, request: socket.socket) -> None:
+        with self._changed:
+            self._running.pop(request).watched.close()
+            self._changed.notify_all()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log a defect of ours; the other connections go on."""
         del request
         # socketserver calls this while it handles the exception.
         logger.error("address=%s defect while serving", client_address[0], exc_info=True)  # noqa: LOG014
-
-
-def _cut(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)

@@ -10,7 +10,6 @@ A register of format 1 becomes one of format 2 when it is opened.
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -20,10 +19,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from omamori_protocol.durable import make_private_file
+
 from .boxes import Box, ClaimState, IssuedCertificate, RevocationReason, box_of_row, certificate_of_row, hash_claim
 from .certificate_request import hash_key
 from .errors import SetupError, TransientError
-from .files import PRIVATE_FILE
 
 _FORMAT = "2"
 _LOCK_WAIT_S = 10.0
@@ -79,7 +79,7 @@ class Registry:
         fingerprint = authority.fingerprint(hashes.SHA256()).hex()
         if not path.parent.is_dir():
             raise SetupError(f"{path.parent} is not a directory", hint="make it first")
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, PRIVATE_FILE))
+        make_private_file(path)
         with self.changing() as change:
             change.check_belongs_to(fingerprint)
 

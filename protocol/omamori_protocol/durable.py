@@ -9,6 +9,7 @@ One file has one writer at a time; who needs more holds a lock of its own.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -54,3 +55,20 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         os.close(descriptor)
     temporary.replace(path)
     sync_directory(path.parent)
+
+
+def make_private_file(path: Path) -> None:
+    """Make an empty file for its owner alone, unless there is one: a database's, before its library opens it.
+
+    An existing file is not even opened. SQLite's locks are POSIX locks, and closing *any* descriptor of a file drops
+    all locks that the process holds on it ("How To Corrupt An SQLite Database File", 2.2): another process could then
+    write amid a transaction of ours.
+
+    Args:
+        path: The file; its directory must exist.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from cryptography.x509.oid import NameOID
 from omamori_ota import keys, pki
 from omamori_ota.boxes import new_claim
 from omamori_ota.clock import system_clock
+from omamori_ota.enrolment import Enrolled
 from omamori_ota.enrolment_server import CA_PATH, ENROL_PATH, EnrolmentServer, ServerLimits
 from omamori_ota.enrolment_service import ServiceConfig, make_server
 from omamori_ota.keys import DEVICE_CA, KeyDirectory
@@ -229,6 +231,55 @@ def test_slow_client_is_cut_off_although_it_never_falls_silent(client: Client) -
         with pytest.raises(OSError):
             drip(connection)
     assert time.monotonic() - began < LIMITS.request_s + 2
+
+
+def test_request_that_hangs_in_us_is_cut_and_does_not_keep_the_server_from_ending(
+    config: ServiceConfig, claim: str, key: ec.EllipticCurvePrivateKey, operator: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    go_on = threading.Event()
+    server = make_server(config, system_clock)
+    server.enrolment.enrol = lambda *_: go_on.wait() and None  # type: ignore[method-assign, assignment]
+    worker = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    worker.start()
+    client = Client(server, operator)
+    try:
+        began = time.monotonic()
+        with pytest.raises((OSError, http.client.HTTPException)):
+            client.enrol(claim, request(key))
+        assert LIMITS.request_s <= time.monotonic() - began < LIMITS.request_s + 2
+        assert client.ask("GET", CA_PATH)[0] == 200
+        server.shutdown()
+        worker.join()
+        began = time.monotonic()
+        server.server_close()
+        assert time.monotonic() - began < LIMITS.request_s + LIMITS.silence_s + 1
+        assert "given up: 1" in caplog.text
+    finally:
+        go_on.set()
+
+
+def test_request_under_way_ends_before_the_server_does(
+    config: ServiceConfig, claim: str, key: ec.EllipticCurvePrivateKey, operator: Path
+) -> None:
+    server = make_server(config, system_clock)
+    enrol = server.enrolment.enrol
+    under_way = threading.Event()
+
+    def slowly(serial: str, claim: str, data: bytes) -> Enrolled:
+        under_way.set()
+        time.sleep(0.5)
+        return enrol(serial, claim, data)
+
+    server.enrolment.enrol = slowly  # type: ignore[method-assign]
+    worker = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    worker.start()
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(Client(server, operator).enrol, claim, request(key))
+        assert under_way.wait(10)
+        server.shutdown()
+        worker.join()
+        server.server_close()
+        assert answer.result(10)[0] == 200
 
 
 def test_connections_beyond_the_bound_are_closed_and_others_go_on(client: Client) -> None:

@@ -10,7 +10,6 @@ so that it can be changed while the cloud runs.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import NullPool, Pool
 
 from omamori_cloud.errors import SchemaError, SetupError, StoreUnavailableError
+from omamori_protocol.durable import make_private_file
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_TIMEOUT_S = 10
@@ -63,7 +63,7 @@ def open_database(url: str, *, password_file: Path | None = None, lasting: bool 
             )
         if parsed.database in (None, "", ":memory:"):
             raise SetupError("database: an SQLite URL without a file", hint="sqlite:////path/to/cloud.db")
-        _make_private_file(Path(str(parsed.database)))
+        _make_place(Path(str(parsed.database)))
         engine = create_engine(parsed, poolclass=pool, connect_args={"timeout": _BUSY_TIMEOUT_S})
     except (ArgumentError, NoSuchModuleError) as err:
         raise SetupError("database: the URL is not usable", hint="sqlite:////path or postgresql+psycopg://…") from err
@@ -122,10 +122,10 @@ def _prepare_postgresql(connection: Any, _record: Any) -> None:
         )
 
 
-def _make_private_file(path: Path) -> None:
+def _make_place(path: Path) -> None:
     # What boxes say is their owner's business. SQLite gives its side files the same mode.
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    make_private_file(path)
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

@@ -1,12 +1,15 @@
 """Whatever happens while a file is written, a reader finds the old bytes or the new ones."""
 
 import os
+import sqlite3
 import stat
+import subprocess  # noqa: TID251 - SQLite's locks are between processes
+import sys
 from pathlib import Path
 
 import pytest
 
-from omamori_protocol.durable import write_atomic
+from omamori_protocol.durable import make_private_file, write_atomic
 from sim.power import PowerCut, count_steps, power_cut_before
 
 
@@ -70,3 +73,32 @@ def test_full_disk_leaves_the_old_file_and_no_rubbish(tmp_path: Path, monkeypatc
         write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert [item.name for item in tmp_path.iterdir()] == ["state"]
+
+
+def test_private_file_is_made_once(tmp_path: Path) -> None:
+    path = tmp_path / "database"
+    old_mask = os.umask(0)
+    try:
+        make_private_file(path)
+    finally:
+        os.umask(old_mask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.write_bytes(b"content")
+    make_private_file(path)
+    assert path.read_bytes() == b"content"
+
+
+def test_making_a_database_again_drops_no_lock_of_an_open_transaction(tmp_path: Path) -> None:
+    path = tmp_path / "database"
+    make_private_file(path)
+    other = (
+        "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None).execute('BEGIN IMMEDIATE')"
+    )
+    holder = sqlite3.connect(path, isolation_level=None)
+    try:
+        holder.execute("BEGIN IMMEDIATE")
+        make_private_file(path)
+        ran = subprocess.run([sys.executable, "-c", other, path], capture_output=True, timeout=30, check=False)
+        assert b"database is locked" in ran.stderr
+    finally:
+        holder.close()
