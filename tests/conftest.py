@@ -6,7 +6,9 @@ developer's machine and fails in continuous integration: a green run there has r
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -16,6 +18,9 @@ from sim.postgres import Postgres
 
 ROOT = Path(__file__).resolve().parents[1]
 IN_CI = bool(os.environ.get("CI"))
+# pytest-timeout stops its clock when a test fails. What is started anew here goes on until the cleanup has ended.
+CLEANUP_S = float(os.environ.get("OMAMORI_CLEANUP_S", "300"))
+CLEANUP_AGAIN_S = 60.0
 TIERS = ("contract", "unit", "sim", "integration", "fuzz", "rig", "system")
 
 
@@ -44,6 +49,25 @@ def pytest_runtest_makereport(
         report.outcome = "failed"
         report.longrepr = f"skipped in continuous integration: {call.excinfo and call.excinfo.value}"
     return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown() -> Generator[None]:
+    """Bound the cleanup of a failed test, too: what hangs there would hold up the whole run for ever."""
+    if signal.getitimer(signal.ITIMER_REAL)[0]:
+        return (yield)
+
+    def expired(_signum: int, _frame: object) -> None:
+        faulthandler.dump_traceback(all_threads=True)
+        pytest.fail(f"the cleanup did not end within {CLEANUP_S:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, expired)
+    signal.setitimer(signal.ITIMER_REAL, CLEANUP_S, CLEANUP_AGAIN_S)
+    try:
+        return (yield)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,7 @@
-"""Minutes of emulation: a cable is out, and the box says so; it stays out, and the cloud knows why; commands."""
+"""Minutes of emulation: cables out or in wrong plugs, a line that gives no address or wants a login; commands.
+
+The box says so by its code; where it was away, the cloud knows why.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import pytest
 from omamori_lab.scenes import Scene
 from omamori_lab.scenes.commands import CommandsScene
 from omamori_lab.scenes.plugs import LineDownScene, PlugsScene
+from omamori_lab.scenes.wrong_cables import CaptiveScene, LoopScene, NoDhcpScene, SwappedScene
 
 if TYPE_CHECKING:
     from .conftest import Office
@@ -22,7 +26,18 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("scene", [PlugsScene(), LineDownScene(), CommandsScene()], ids=lambda scene: str(scene.name))
+SCENES = [
+    PlugsScene(),
+    LineDownScene(),
+    CommandsScene(),
+    SwappedScene(),
+    CaptiveScene(),
+    LoopScene(),
+    NoDhcpScene(),
+]
+
+
+@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: str(scene.name))
 def test_scene(office: Office, scene: Scene) -> None:
     result = office.play(scene)
     wrong = [check for check in result.checks if not check.ok]

@@ -112,6 +112,37 @@ http {{
 """
 
 
+def captive_portal(state: Path, web_tls: Path) -> str:
+    """Return the configuration of a line that answers in everybody's place until its owner has logged in.
+
+    Args:
+        state: Directory for logs and temporary files.
+        web_tls: Directory with ``tls.crt`` and ``tls.key`` of somebody whom no box trusts.
+    """
+    ports = (443, addresses.ENROLMENT_PORT, addresses.BROKER_PORT)
+    listen = "\n".join(f"    listen {SERVICES.ipv4}:{port} ssl;" for port in ports)
+    return f"""daemon off;
+master_process off;
+pid {state}/captive.pid;
+error_log {state}/captive.error.log warn;
+events {{ worker_connections 64; }}
+http {{
+  access_log off;
+  client_body_temp_path {state}/captive.body;
+  proxy_temp_path {state}/captive.proxy;
+  fastcgi_temp_path {state}/captive.fastcgi;
+  uwsgi_temp_path {state}/captive.uwsgi;
+  scgi_temp_path {state}/captive.scgi;
+  server {{
+{listen}
+    ssl_certificate {web_tls}/tls.crt;
+    ssl_certificate_key {web_tls}/tls.key;
+    return 302 http://login.test/;
+  }}
+}}
+"""
+
+
 def _broker_files(state: Path, tls: Path) -> BrokerFiles:
     boxes = Listener(port=addresses.BROKER_PORT, address=str(SERVICES.ipv4), clients=tls / "clients.pem")
     return BrokerFiles(state=state, tls=tls, listeners=(boxes,), user="root")

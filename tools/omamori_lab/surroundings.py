@@ -122,6 +122,29 @@ class Surroundings:
         terminal = next(terminal for terminal in TERMINALS if terminal.name == name)
         return Client(self.topology.terminals[name], terminal.ipv4, scratch=scratch, resolver=self.resolver, ca=ca)
 
+    @contextlib.contextmanager
+    def captive(self) -> Iterator[None]:
+        """Let the line answer in place of the operator's services, as one does that wants its owner to log in."""
+        state = self._run / "nginx"
+        portal = self._service(
+            "captive-portal",
+            [
+                "nginx",
+                "-e",
+                "stderr",
+                "-c",
+                self._write("captive.conf", configs.captive_portal(state, self._run / "tls-web")),
+            ],
+            ready=lambda: self.internet.accepts(SERVICES.ipv4, addresses.BROKER_PORT),
+        )
+        with contextlib.ExitStack() as stack:
+            for name in ("nginx", "mosquitto", "enrolment"):
+                stack.callback(self.services[name].start)
+                self.services[name].stop()
+            stack.callback(portal.stop)
+            portal.start()
+            yield
+
     def _prepare(self) -> None:
         shutil.rmtree(self._run, ignore_errors=True)
         for path in (self._settings.logs, self._run / "scratch", self._run / "nginx", self._run / "mosquitto"):

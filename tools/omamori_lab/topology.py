@@ -92,12 +92,16 @@ class Topology:
     def _make_internet(self) -> None:
         hosts = [f"addr add {host.ipv4}/32 dev lo" for host in HOSTS]
         hosts += [f"addr add {host.ipv6}/128 dev lo nodad" for host in HOSTS if host.ipv6]
+        self.internet.configure(hosts)
+        self.address_router()
+
+    def address_router(self) -> None:
+        """Make the router's interface what the box's outer cable leads to."""
         self.internet.configure(
             [
                 f"link set {WAN_TAP} address {addresses.ROUTER_MAC} up",
                 f"addr add {addresses.ROUTER_IPV4}/{addresses.LAN_PREFIX} dev {WAN_TAP}",
                 f"addr add {addresses.ROUTER_IPV6}/{addresses.LAN_PREFIX_IPV6} dev {WAN_TAP} nodad",
-                *hosts,
             ]
         )
 

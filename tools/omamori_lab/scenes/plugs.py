@@ -18,7 +18,7 @@ from .scene import Title
 
 _WAN = 0
 _CODE = "7112"
-_TOLD = rf"trouble {_CODE} no-wan-cable"
+_NO_CABLE = f"{_CODE} no-wan-cable"
 _OVER = "trouble over"
 _CONSOLE_TIMEOUT_S = 90.0
 _LAMP_TIMEOUT_S = 30.0
@@ -38,11 +38,20 @@ def pulled(lab: Lab) -> Iterator[None]:
         lab.box.plug(_WAN, is_in=True)
 
 
-def check_told(lab: Lab, checks: Checklist, mark: int) -> None:
-    """Note what somebody beside the box sees."""
-    line = lab.box.await_line(_TOLD, timeout_s=_CONSOLE_TIMEOUT_S, since=mark)
-    checks.add("console while the router's cable is out", expected=_CODE, seen=line[0], ok=True)
-    checks.equal("code for the lamp", _CODE, lab.box.shell(_SHOWN).output.strip())
+def check_told(lab: Lab, checks: Checklist, mark: int, trouble: str, *, timeout_s: float = _CONSOLE_TIMEOUT_S) -> None:
+    """Note what somebody beside the box sees.
+
+    Args:
+        lab: The lab.
+        checks: Where it is noted.
+        mark: From where on the console is looked at.
+        trouble: Code and word.
+        timeout_s: How long it may take until the box says so.
+    """
+    code = trouble.partition(" ")[0]
+    line = lab.box.await_line(rf"trouble {trouble}", timeout_s=timeout_s, since=mark)
+    checks.add("console meanwhile", expected=code, seen=line[0], ok=True)
+    checks.equal("code for the lamp", code, lab.box.shell(_SHOWN).output.strip())
     lit = False
     with contextlib.suppress(NotReadyError):
         lit = wait_for(
@@ -63,7 +72,7 @@ class PlugsScene:
         lab.await_online()
         mark = lab.box.console.mark()
         with pulled(lab):
-            check_told(lab, checks, mark)
+            check_told(lab, checks, mark, _NO_CABLE)
         lab.box.await_line(_OVER, timeout_s=_CONSOLE_TIMEOUT_S, since=mark)
         checks.equal("code for the lamp, afterwards", "0", lab.box.shell(_SHOWN).output.strip())
         box = lab.portal.await_box(lab.serial, lambda box: box["online"], timeout_s=_CONSOLE_TIMEOUT_S)
@@ -83,7 +92,7 @@ class LineDownScene:
         known = max((item["id"] for item in lab.portal.outages(lab.serial)), default=0)
         mark = lab.box.console.mark()
         with pulled(lab):
-            check_told(lab, checks, mark)
+            check_told(lab, checks, mark, _NO_CABLE)
             lasting = wait_for(
                 lambda: [item for item in lab.portal.outages(lab.serial) if item["id"] > known],
                 "the cloud to know that the box is away",
