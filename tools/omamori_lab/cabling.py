@@ -39,7 +39,8 @@ def all_in_one_switch(topology: Topology) -> Iterator[None]:
     internet.configure([f"link set {WAN_TAP} netns {office.name} name {_SECOND}"])
     internet.configure([f"link add {WAN_TAP} type veth peer name {_ROUTER_PLUG} netns {office.name}"])
     topology.address_router()
-    run(office.command(["tc", "qdisc", "add", "dev", _SECOND, "root", *_STORM.split()]), timeout_s=_TIMEOUT_S)
+    for end in (LAN_TAP, _SECOND):  # a copy runs either way round
+        run(office.command(["tc", "qdisc", "add", "dev", end, "root", *_STORM.split()]), timeout_s=_TIMEOUT_S)
     office.configure(
         [
             f"link set {_ROUTER_PLUG} master sw0 up",
@@ -51,7 +52,8 @@ def all_in_one_switch(topology: Topology) -> Iterator[None]:
         yield
     finally:
         internet.configure([f"link delete {WAN_TAP}"])
-        run(office.command(["tc", "qdisc", "delete", "dev", _SECOND, "root"]), timeout_s=_TIMEOUT_S)
+        for end in (LAN_TAP, _SECOND):
+            run(office.command(["tc", "qdisc", "delete", "dev", end, "root"]), timeout_s=_TIMEOUT_S)
         office.configure([f"link set {_SECOND} nomaster", f"link set {_SECOND} netns {internet.name} name {WAN_TAP}"])
         topology.address_router()
 
