@@ -229,6 +229,11 @@ class Paths:
         return self.run / "agent/identify"
 
     @property
+    def lamp_wanted(self) -> Path:
+        """There as long as the lamp has something to show; what starts the lamp watches it."""
+        return self.run / "agent/lamp"
+
+    @property
     def leds(self) -> Path:
         """The kernel's lamps."""
         return self.root / "sys/class/leds"

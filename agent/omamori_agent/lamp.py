@@ -1,7 +1,8 @@
 """Blinks the diagnosis' code on a lamp of the board: a small root service, there only while there is something to show.
 
-The path unit starts it when the agent writes a code, or until when the box shall show which one it is (that goes first:
-it blinks fast and without a pause); it ends when both are over. Boards with a supervisor show the same
+It shows the agent's code, or for a while which box this is (that goes first: it blinks fast and without a pause). A
+third file is there as long as one of them is to be shown: the path unit starts the service while that file exists, so
+no change can be missed, and the service ends when it is gone. Boards with a supervisor show the same
 code on the supervisor's lamp (docs/supervisor.md). A board without a lamp of its own has one as soon as somebody plugs
 in a keyboard: Caps Lock.
 
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 BEGIN_S = 3.0
 ON_S, OFF_S = 0.3, 0.4
 BETWEEN_DIGITS_S = 1.5
+IDLE_S = 1.0
 IDENTIFY_S = 0.125  # lit and dark: nothing else blinks like that
 _MAX_CODE_BYTES = 8
 _MAX_MOMENT_BYTES = 16
@@ -80,37 +82,46 @@ def read_moment(path: Path) -> int:
     return int(text) if text.isdecimal() else 0
 
 
-def blink(
-    path: Path, leds: Leds, stop: threading.Event, *, identify: Path, boottime_s: Callable[[], float] = boottime_s
-) -> None:
-    """Show what the files say until both are over or `stop` is set; the lamps are dark afterwards.
+def call_for_lamp(paths: Paths, boottime_s: Callable[[], float] = boottime_s) -> None:
+    """Have the lamp shown what there is to show, or nothing; to be called whenever that may have changed.
+
+    Raises:
+        OSError: The file that says so cannot be made or removed.
+    """
+    if read_code(paths.trouble_code) or read_moment(paths.identify) > boottime_s():
+        paths.lamp_wanted.touch(mode=0o644)
+    else:
+        paths.lamp_wanted.unlink(missing_ok=True)
+
+
+def blink(paths: Paths, leds: Leds, stop: threading.Event, *, boottime_s: Callable[[], float] = boottime_s) -> None:
+    """Show what the files say until nothing is called for or `stop` is set; the lamps are dark afterwards.
 
     Args:
-        path: Holds the code.
-        leds: The board's lamps.
+        paths: Where the files are.
+        leds: The board's lamps; one that is plugged in later is found.
         stop: Ends it early.
-        identify: Holds until when the lamp says which box this is.
         boottime_s: Returns seconds since power-on; a parameter for tests.
     """
     chosen = lamps(leds.names())
 
+    def is_identifying() -> bool:
+        return read_moment(paths.identify) > boottime_s()
+
     def steps() -> Iterator[tuple[bool, float]]:
-        while read_moment(identify) > boottime_s():
+        while is_identifying():
             yield True, IDENTIFY_S
             yield False, IDENTIFY_S
-        if code := read_code(path):
-            yield from pattern(code)
+        code = read_code(paths.trouble_code)
+        # Nothing to show although we are called for: whoever calls has not looked again yet.
+        yield from pattern(code) if code and chosen else ((False, IDLE_S),)
 
     try:
-        while chosen and not stop.is_set():
-            is_anything = False
+        while paths.lamp_wanted.exists() and not stop.is_set():
             for lit, seconds in steps():
-                is_anything = True
                 _show(leds, chosen, lit=lit)
-                if stop.wait(seconds) or (seconds != IDENTIFY_S and read_moment(identify) > boottime_s()):
+                if stop.wait(seconds) or (seconds != IDENTIFY_S and is_identifying()):
                     break
-            if not is_anything:
-                break
             chosen = lamps(leds.names())
     finally:
         _show(leds, chosen, lit=False)
@@ -130,8 +141,7 @@ def main() -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
-    paths = Paths()
-    blink(paths.trouble_code, SysfsLeds(), stop, identify=paths.identify)
+    blink(Paths(), SysfsLeds(), stop)
     return 0
 
 

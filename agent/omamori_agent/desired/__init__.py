@@ -18,7 +18,7 @@ from omamori_agent.config import AgentConfig
 from omamori_agent.errors import SetupError
 from omamori_agent.files import read_bounded
 from omamori_agent.gate import Gate
-from omamori_agent.lamp import lamps
+from omamori_agent.lamp import call_for_lamp, lamps
 from omamori_agent.ports import Clock, Outbox
 from omamori_hw.supervisor.abilities import SysfsLeds
 from omamori_protocol.cose import MAX_PUBLIC_KEY_BYTES, load_public_keys
@@ -138,6 +138,7 @@ def build(
     leds = SysfsLeds(config.paths.leds)
     identify = Identify(
         config.paths.identify,
+        call=lambda: call_for_lamp(config.paths),
         lamps=lambda: lamps(leds.names()),
         device=config.device,
         boottime_s=boottime_s,

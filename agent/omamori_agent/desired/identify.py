@@ -23,6 +23,7 @@ class Identify:
 
     Args:
         path: Where it is written down.
+        call: Has the lamp look there.
         lamps: Returns the names of the lamps that would blink.
         device: The box's id, for the console.
         boottime_s: Returns seconds since power-on, standby included.
@@ -34,6 +35,7 @@ class Identify:
         self,
         path: Path,
         *,
+        call: Callable[[], None],
         lamps: Callable[[], Sequence[str]],
         device: str,
         boottime_s: Callable[[], float],
@@ -41,6 +43,7 @@ class Identify:
         tell: Callable[[str, Severity], None],
     ) -> None:
         self._path = path
+        self._call = call
         self._lamps = lamps
         self._device = device
         self._boottime_s = boottime_s
@@ -66,5 +69,6 @@ class Identify:
     def _write(self, until_s: int) -> None:
         try:
             write_atomic(self._path, f"{until_s}\n".encode(), mode=0o644)
+            self._call()
         except OSError as err:
             raise TransientError(f"the lamp cannot be told: {err.strerror or err}") from err

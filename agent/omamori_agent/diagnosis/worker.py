@@ -15,6 +15,7 @@ from typing import Protocol
 
 from omamori_agent.config import AgentConfig
 from omamori_agent.files import write_atomic
+from omamori_agent.lamp import call_for_lamp
 from omamori_agent.ports import Clock
 from omamori_agent.status import StatusBoard
 from omamori_protocol.trouble import Trouble, trouble_of
@@ -148,6 +149,7 @@ class DiagnosisWorker:
         # All is well is worth telling at once.
         if (lasts or not found) and now_s - self._began_s >= self._limits.begin_s and found != self._told:
             self._tell(found)
+        self._call_for_lamp()
         self._remember(facts, now_s)
 
     def gather(self, now_s: float) -> Facts:
@@ -227,6 +229,13 @@ class DiagnosisWorker:
             write_atomic(self._paths.trouble_code, f"{blinks}\n".encode(), mode=0o644)
         except OSError as err:
             logger.warning("the diagnosis is not written: %s", err)
+
+    def _call_for_lamp(self) -> None:
+        """See to it that the lamp is lit, and not for longer than somebody wants it, whoever that is."""
+        try:
+            call_for_lamp(self._paths)
+        except OSError as err:
+            logger.warning("the lamp is not called: %s", err)
 
     def _remember(self, facts: Facts, now_s: float) -> None:
         status = self._status.get()

@@ -44,6 +44,7 @@ class Box:
         self.outbox = MemoryOutbox()
         self.lamps: tuple[str, ...] = ("box:green:status",)
         self.lines: list[str] = []
+        self.calls: list[str] = []  # what the lamp found when it was called
         self.window: FirmwareWindow | None = FirmwareWindow(days=127, start_min=120, length_min=60, zone="Asia/Tokyo")
         self.disturbs = ""
         self.knows_time = True
@@ -65,6 +66,7 @@ class Box:
         )
         identify = Identify(
             self.run / "identify",
+            call=lambda: self.calls.append((self.run / "identify").read_text()),
             lamps=lambda: self.lamps,
             device=DEVICE,
             boottime_s=self.clock.monotonic,
@@ -306,8 +308,10 @@ def test_lamp_and_console_say_which_box_it_is(box: Box) -> None:
     assert box.lines == [f"this is {DEVICE}, asks 佐藤"]
     assert box.texts == ["the lamp shows for 5 min which box this is, asked for by 佐藤"]
     assert box.commands.take(identify()) is None
+    assert len(box.calls) == 1
     box.commands.take(identify(2, minutes=0))
     assert (box.run / "identify").read_text() == "0\n"
+    assert box.calls[1:] == ["0\n"]
     assert len(box.texts) == 1
 
 

@@ -19,6 +19,7 @@ from omamori_agent.diagnosis.facts import Contact, Port
 from omamori_agent.diagnosis.kernel import Kernel
 from omamori_agent.diagnosis.reach import contact_of, offender_of, second_hop, servers, try_contact
 from omamori_agent.diagnosis.worker import DiagnosisWorker
+from omamori_agent.lamp import boottime_s
 from omamori_agent.link.road import Road
 from omamori_agent.status import StatusBoard
 from omamori_protocol.trouble import COOL_CELSIUS, HOT_CELSIUS, Trouble
@@ -316,6 +317,7 @@ def test_swapped_plugs_are_told_on_console_lamp_and_state(box: Box) -> None:
     box.wait(60)
     assert box.lines == ["trouble 7121 swapped"]
     assert box.code == "7121\n"
+    assert box.config.paths.lamp_wanted.exists()
     assert box.status.get().trouble == Trouble.SWAPPED
     told = json.loads(box.config.paths.trouble.read_text())
     assert told == {"format": 1, "troubles": [{"code": 7121, "word": "swapped"}]}
@@ -323,6 +325,26 @@ def test_swapped_plugs_are_told_on_console_lamp_and_state(box: Box) -> None:
     box.wait(10)
     assert box.lines[1:] == ["trouble over"]
     assert box.code == "0\n"
+    assert not box.config.paths.lamp_wanted.exists()
+
+
+def test_the_lamp_is_called_until_nobody_asks_any_more_which_box_this_is(box: Box) -> None:
+    box.status.update(connected=True)
+    box.wait(60)
+    box.config.paths.identify.write_text(f"{int(boottime_s()) + 3600}\n")
+    box.wait(5)
+    assert box.config.paths.lamp_wanted.exists()
+    box.config.paths.identify.write_text("1\n")
+    box.wait(5)
+    assert not box.config.paths.lamp_wanted.exists()
+
+
+def test_a_lamp_that_cannot_be_called_stops_nothing(box: Box) -> None:
+    box.status.update(connected=True)
+    box.config.paths.lamp_wanted.mkdir(parents=True)
+    box.kernel.port = "lan1"
+    box.wait(60)
+    assert box.lines == ["trouble 7121 swapped"]
 
 
 def test_what_does_not_last_is_told_to_nobody(box: Box) -> None:
