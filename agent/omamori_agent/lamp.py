@@ -2,9 +2,9 @@
 
 It shows the agent's code, or for a while which box this is (that goes first: it blinks fast and without a pause). A
 third file is there as long as one of them is to be shown: the path unit starts the service while that file exists, so
-no change can be missed, and the service ends when it is gone. Boards with a supervisor show the same
-code on the supervisor's lamp (docs/supervisor.md). A board without a lamp of its own has one as soon as somebody plugs
-in a keyboard: Caps Lock.
+no change can be missed, and the service ends when it is gone. Boards with a supervisor show the same code on the
+supervisor's lamp (docs/supervisor.md). A board without a lamp of its own has one as soon as somebody plugs in a
+keyboard: Caps Lock.
 
 The pattern is the supervisor's: three seconds dark, then each digit as so many blinks with a pause between.
 """
