@@ -36,7 +36,7 @@ def test_committed_wire_files_are_the_rendered_ones() -> None:
 def test_agent_reads_back_exactly_the_planned_settings() -> None:
     assert PLAN.settings == BRIDGE_SETTINGS
     assert Path(PLAN.pin_directory) == DEFAULT_PIN_DIRECTORY
-    loader = (TREE.gate / "omamori_wire.c").read_text()
+    loader = (TREE.gate / "wire.h").read_text()
     assert re.findall(r'"(bridge-nf-[a-z0-9-]+)"', loader) == list(PLAN.settings)
 
 
