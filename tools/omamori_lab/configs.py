@@ -56,6 +56,12 @@ def dnsmasq(state: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _temporary(prefix: Path) -> str:
+    """Return where a web server puts what it does not need for long."""
+    kinds = {"client_body": "body", "proxy": "proxy", "fastcgi": "fastcgi", "uwsgi": "uwsgi", "scgi": "scgi"}
+    return "\n".join(f"  {kind}_temp_path {prefix}.{suffix};" for kind, suffix in kinds.items())
+
+
 def nginx(state: Path, *, web_root: Path, repository: Path, web_tls: Path, services_tls: Path) -> str:
     """Return the configuration of the internet's web servers and of the repository.
 
@@ -85,11 +91,7 @@ http {{
   types {{ text/html html; text/plain txt; application/octet-stream bin com; application/json json; }}
   default_type application/octet-stream;
   access_log {state}/nginx.access.log;
-  client_body_temp_path {state}/nginx.body;
-  proxy_temp_path {state}/nginx.proxy;
-  fastcgi_temp_path {state}/nginx.fastcgi;
-  uwsgi_temp_path {state}/nginx.uwsgi;
-  scgi_temp_path {state}/nginx.scgi;
+{_temporary(state / "nginx")}
   sendfile on;
   server {{
     server_name _;
@@ -128,11 +130,7 @@ error_log {state}/captive.error.log warn;
 events {{ worker_connections 64; }}
 http {{
   access_log off;
-  client_body_temp_path {state}/captive.body;
-  proxy_temp_path {state}/captive.proxy;
-  fastcgi_temp_path {state}/captive.fastcgi;
-  uwsgi_temp_path {state}/captive.uwsgi;
-  scgi_temp_path {state}/captive.scgi;
+{_temporary(state / "captive")}
   server {{
 {listen}
     ssl_certificate {web_tls}/tls.crt;

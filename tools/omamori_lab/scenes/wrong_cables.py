@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
-from omamori_lab.addresses import PC1, PC2, PC3, WEB
+from omamori_lab.addresses import PC1, PC2, WEB
 from omamori_lab.cabling import all_in_one_switch, crossed
 from omamori_lab.lab import Lab
 from omamori_lab.results import Checklist
@@ -50,6 +50,12 @@ def _plug(lab: Lab, *, is_in: bool) -> None:
         lab.box.plug(port, is_in=is_in)
 
 
+def check_page(lab: Lab, checks: Checklist, name: str) -> None:
+    """Note that somebody in the office gets a page."""
+    page = lab.client(PC1.name).get(_PAGE, timeout_s=20)
+    checks.add(name, expected="passes", seen=page, ok=page.complete)
+
+
 def check_over(lab: Lab, checks: Checklist, mark: int) -> None:
     """Note that all is well again."""
     lab.box.await_line(_OVER, timeout_s=_OVER_TIMEOUT_S, since=mark)
@@ -72,10 +78,7 @@ class SwappedScene:
         mark = lab.box.console.mark()
         with cabled(lab, crossed):
             check_told(lab, checks, mark, "7121 swapped", timeout_s=_TOLD_TIMEOUT_S)
-            page = lab.client(PC1.name).get(_PAGE, timeout_s=20)
-            checks.add(
-                "ordinary request through a box with exchanged plugs", expected="passes", seen=page, ok=page.complete
-            )
+            check_page(lab, checks, "ordinary request through a box with exchanged plugs")
             box = lab.portal.await_box(lab.serial, lambda box: bool(box["trouble"]), timeout_s=_TOLD_TIMEOUT_S)
             checks.equal("trouble in the portal", 7121, box["trouble"]["code"])
             mark = lab.box.console.mark()
@@ -98,8 +101,7 @@ class LoopScene:
             check_told(lab, checks, mark, "7122 loop", timeout_s=_TOLD_TIMEOUT_S)
             mark = lab.box.console.mark()
         check_over(lab, checks, mark)
-        page = lab.client(PC3.name).get(_PAGE, timeout_s=20)
-        checks.add("ordinary request, afterwards", expected="passes", seen=page, ok=page.complete)
+        check_page(lab, checks, "ordinary request, afterwards")
 
 
 class NoDhcpScene:
@@ -122,8 +124,7 @@ class NoDhcpScene:
             boot = lab.box.await_protecting()
             checks.add("protects without an address", expected="yes", seen=f"after {boot.protecting_s:.0f} s", ok=True)
             check_told(lab, checks, mark, "7211 no-dhcp", timeout_s=_TOLD_TIMEOUT_S)
-            page = lab.client(PC1.name).get(_PAGE, timeout_s=20)
-            checks.add("ordinary request meanwhile", expected="passes", seen=page, ok=page.complete)
+            check_page(lab, checks, "ordinary request meanwhile")
             mark = lab.box.console.mark()
         check_over(lab, checks, mark)
 
